@@ -1,0 +1,1 @@
+"""Rapport in one process, and the `rapport` command line."""

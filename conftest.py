@@ -1,0 +1,5 @@
+"""What every test of the tree shares."""
+
+import pytest
+
+pytest.register_assert_rewrite("rapport.common.testing")

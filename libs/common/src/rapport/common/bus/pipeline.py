@@ -1,0 +1,250 @@
+"""The pipeline: one partition's batch, from records to saved aggregates and dead letters.
+
+Decode, prepare once per handler, group by aggregate, apply, insert facts, dead-letter what failed for
+good; returning means that the batch is done. Trouble of our own (TemporaryError) is waited out here,
+with growing pauses, so handlers and adapters know nothing of retries.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import partial
+from time import perf_counter
+from typing import Any, Final
+
+import structlog
+
+from rapport.common.aggregate import Aggregate, Cause, Fact
+from rapport.common.bus.port import Bus
+from rapport.common.clock import Clock
+from rapport.common.engine import Engine, Step
+from rapport.common.errors import PermanentError, RapportError, TemporaryError
+from rapport.common.events import dead_letters
+from rapport.common.events.codec import Message, Record, Undecodable, decode, event_type
+from rapport.common.events.envelope import Event, EventData
+from rapport.common.events.topics import DEAD_LETTERS
+from rapport.common.handling import EventHandler, FactHandler
+from rapport.common.telemetry import BATCH_SECONDS, DEAD_LETTERED, HANDLED, RETRIES
+
+PREPARE_TRIES: Final = 5
+LONGEST_PAUSE: Final = 30.0
+
+log = structlog.get_logger(__name__)
+
+_Work = tuple[Record, Event[EventData]]
+_Steps = dict[type[Aggregate], dict[str, list[Step]]]
+
+
+class Pipeline:
+    """Handles batches of records for one service, which is also the name of its consumer group."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        bus: Bus,
+        clock: Clock,
+        handlers: Sequence[EventHandler[Any, Any]],
+        facts: Sequence[FactHandler[Any]],
+        resources: Any,
+    ) -> None:
+        self.group = engine.service
+        self._engine = engine
+        self._bus = bus
+        self._clock = clock
+        self._resources = resources
+        self._handlers: dict[str, list[EventHandler[Any, Any]]] = defaultdict(list)
+        self._facts: dict[str, list[FactHandler[Any]]] = defaultdict(list)
+        for handler in handlers:
+            self._add(handler)
+        for fact in facts:
+            for declared in fact.events:
+                self._facts[declared.TYPE].append(fact)
+        self.types = frozenset(self._handlers) | frozenset(self._facts)
+
+    async def handle(self, records: Sequence[Record]) -> None:
+        """Do all that these records ask for; only cancellation gets out."""
+        started = perf_counter()
+        await self._engine.relay.room()
+        tries = 0
+        while True:
+            try:
+                await self._attempt(records)
+            except Exception as error:
+                tries += 1
+                RETRIES.labels(self.group).inc()
+                pause = min(LONGEST_PAUSE, max(_delay(error), 0.05 * 2**tries))
+                log.warning(
+                    "batch.retry",
+                    group=self.group,
+                    tries=tries,
+                    pause=pause,
+                    reason=_reason(error),
+                    exc_info=not isinstance(error, TemporaryError),
+                )
+                await self._clock.sleep(pause)
+            else:
+                break
+        BATCH_SECONDS.labels(self.group).observe(perf_counter() - started)
+
+    async def _attempt(self, records: Sequence[Record]) -> None:
+        dead: list[Message] = []
+        work = list(self._read(records, dead))
+        steps, owners = await self._plan(work, dead)
+        for kind, by_id in steps.items():
+            await self._engine.apply(kind, by_id)
+        dead += [
+            self._dead_letter(owners[id(step)], step.failure)
+            for by_id in steps.values()
+            for waiting in by_id.values()
+            for step in waiting
+            if step.failure is not None
+        ]
+        facts = self._facts_of(work, dead)
+        if facts:
+            await self._engine.store.insert_facts(facts)
+        if dead:
+            await self._bus.publish(dead)
+        for _, event in work:
+            HANDLED.labels(self.group, event.type).inc()
+
+    def _add(self, handler: EventHandler[Any, Any]) -> None:
+        known = self._handlers[handler.event.TYPE]
+        if any(other.changes is handler.changes for other in known):
+            raise TypeError(
+                f"{self.group}: two handlers of {handler.event.TYPE} change "
+                f"{handler.changes.__name__}"
+            )
+        known.append(handler)
+
+    def _read(self, records: Sequence[Record], dead: list[Message]) -> Iterable[_Work]:
+        """Decode what concerns this service; what cannot be read is dead-lettered."""
+        for record in records:
+            if record.topic == DEAD_LETTERS.name:
+                yield record, dead_letters.told(record)
+                continue
+            type = event_type(record.headers)
+            if type is not None and type not in self.types:
+                continue
+            try:
+                event = decode(record)
+            except Undecodable as problem:
+                dead.append(self._dead_letter(record, problem))
+            else:
+                if event.redrive in (None, self.group):
+                    yield record, event
+
+    async def _plan(
+        self, work: Sequence[_Work], dead: list[Message]
+    ) -> tuple[_Steps, dict[int, Record]]:
+        """Turn events into steps, grouped by aggregate and in order, with what they are given."""
+        given = await self._prepare(work)
+        steps: _Steps = defaultdict(lambda: defaultdict(list))
+        owners: dict[int, Record] = {}
+        for record, event in work:
+            for handler in self._handlers.get(event.type, ()):
+                try:
+                    key = handler.key(event)
+                    prepared = given.get(id(handler), ())
+                    if isinstance(prepared, Exception):
+                        raise prepared
+                except Exception as failure:
+                    dead.append(self._dead_letter(record, failure))
+                    continue
+                if key is not None:
+                    decide = partial(_call, handler, event, prepared)
+                    step = Step(Cause.of(event), decide, event)
+                    owners[id(step)] = record
+                    steps[handler.changes][key].append(step)
+        return steps, owners
+
+    async def _prepare(self, work: Sequence[_Work]) -> dict[int, tuple[Any, ...] | Exception]:
+        """Call each handler's `prepare` once with all its events, trying five times."""
+        events: dict[int, list[Event[EventData]]] = defaultdict(list)
+        handlers: dict[int, EventHandler[Any, Any]] = {}
+        for _, event in work:
+            for handler in self._handlers.get(event.type, ()):
+                if handler.prepare is not None:
+                    handlers[id(handler)] = handler
+                    events[id(handler)].append(event)
+        given: dict[int, tuple[Any, ...] | Exception] = {}
+        for name, handler in handlers.items():
+            given[name] = await self._prepare_one(handler, events[name])
+        return given
+
+    async def _prepare_one(
+        self, handler: EventHandler[Any, Any], events: Sequence[Event[EventData]]
+    ) -> tuple[Any, ...] | Exception:
+        assert handler.prepare is not None
+        for tries in range(1, PREPARE_TRIES + 1):
+            try:
+                return (await handler.prepare(events, self._resources),)
+            except TemporaryError:
+                raise
+            except Exception as error:
+                log.warning("prepare.failed", group=self.group, tries=tries, exc_info=True)
+                if tries == PREPARE_TRIES:
+                    return error
+                await self._clock.sleep(0.05 * 2**tries)
+        raise AssertionError
+
+    def _facts_of(self, work: Sequence[_Work], dead: list[Message]) -> list[Fact]:
+        facts: list[Fact] = []
+        for record, event in work:
+            for handler in self._facts.get(event.type, ()):
+                try:
+                    facts += handler(event)
+                except Exception as failure:
+                    dead.append(self._dead_letter(record, failure))
+        return facts
+
+    def _dead_letter(self, record: Record, failure: Exception | None) -> Message:
+        """Return the record as it was, with where it came from, for whom it failed and why."""
+        assert failure is not None
+        cause = type(failure).__name__
+        DEAD_LETTERED.labels(self.group, cause).inc()
+        log.error(
+            "event.dead_lettered",
+            group=self.group,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            event_type=event_type(record.headers),
+            cause=cause,
+            reason=_reason(failure),
+        )
+        details = {
+            "original-topic": record.topic,
+            "original-partition": str(record.partition),
+            "original-offset": str(record.offset),
+            "original-timestamp": str(record.timestamp),
+            "original-consumer-group": self.group,
+            "exception-fqcn": f"{type(failure).__module__}.{cause}",
+            "exception-message": _reason(failure),
+        }
+        headers = tuple(
+            (name, value)
+            for name, value in record.headers
+            if not name.startswith(dead_letters.PREFIX)
+        )
+        added = tuple(
+            (f"{dead_letters.PREFIX}{name}", value.encode()) for name, value in details.items()
+        )
+        return Message(DEAD_LETTERS.name, record.key or "", record.value or b"", headers + added)
+
+
+def _call(
+    handler: EventHandler[Any, Any],
+    event: Event[EventData],
+    given: tuple[Any, ...],
+    aggregate: Aggregate | None,
+) -> Aggregate | None:
+    decided: Aggregate | None = handler.decide(aggregate, event, *given)
+    return decided
+
+
+def _delay(error: Exception) -> float:
+    return error.delay if isinstance(error, TemporaryError) else 0.0
+
+
+def _reason(error: Exception) -> str:
+    """Return what may be told about an error: our own words, or only the kind of a foreign one."""
+    return error.reason if isinstance(error, RapportError) else type(error).__name__

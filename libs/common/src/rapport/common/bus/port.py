@@ -1,0 +1,74 @@
+"""The bus port: an ordered, partitioned log that many groups read, each at its own pace.
+
+Promises, kept by every adapter and held to by `tests/contract/bus.py`:
+
+- `publish` returns when all its messages are durable (fsync, acks=all). Messages of one call with the
+  same key keep their order, and so do calls that follow each other. A call that fails may have
+  published some of them: publishing again is safe, since ids make the repeat harmless.
+- Delivery is at least once, in order within a partition; a key always maps to the same partition.
+- One group hands one partition's batch at a time to its handler and different partitions in
+  parallel. A handler that returns is done with its batch; only then is the offset committed, never
+  beyond an unfinished record. Retrying is the handler's own matter: one that raises stops its
+  partition, loudly.
+- `stop` (and a revoked partition) lets a running handler finish for up to `drain` seconds, then
+  cancels it; what was not finished is delivered again.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rapport.common.events.codec import Message, Record
+
+Handler = Callable[[Sequence[Record]], Awaitable[None]]
+"""Gets one partition's next records (1 to `max_batch`, in order); returning means they are done."""
+
+Position = tuple[str, int]
+"""A topic's name and a partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a group is behind: records not yet done, and the age in seconds of the oldest."""
+
+    records: int
+    seconds: float
+
+
+class Subscription(Protocol):
+    """A group's reading of its topics, from `subscribe` until `stop`."""
+
+    async def stop(self, drain: float = 20.0) -> None:
+        """Stop reading; a running handler has `drain` seconds to finish."""
+
+    async def lag(self) -> Lag:
+        """Return how far this group is behind."""
+
+
+class Bus(Protocol):
+    """See the module's docstring for the promises."""
+
+    async def start(self) -> None:
+        """Open the bus; raises TemporaryError where it cannot be reached."""
+
+    async def stop(self) -> None:
+        """Close the bus; publishing that is under way is finished first."""
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Make `messages` durable, or raise TemporaryError (maybe some are) or PermanentError."""
+
+    async def subscribe(
+        self, group: str, topics: Sequence[str], handler: Handler, *, max_batch: int = 500
+    ) -> Subscription:
+        """Read `topics` for `group`, from its committed offsets, else from the start."""
+
+    def tail(
+        self, topics: Sequence[str], after: Mapping[Position, int] | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
+        """Read without a group, endlessly: what comes after the given offsets, None means from now.
+
+        Raises `Expired` where a given offset has left the log.
+        """
+
+    async def ends(self, topics: Sequence[str]) -> dict[Position, int]:
+        """Return, per partition, the offset that the next record will get."""

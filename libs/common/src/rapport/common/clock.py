@@ -1,0 +1,89 @@
+"""Time as a port: the system's clock in production, one that is turned by hand in tests and drills.
+
+All times are aware UTC. Waiting goes through the clock as well, so a test of four hours takes none,
+and a demo's day passes while somebody watches.
+"""
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tells the time and waits."""
+
+    def now(self) -> datetime:
+        """Return the current time, aware and in UTC."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds` of this clock's time."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """Return the machine's time in UTC."""
+        return datetime.now(UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait `seconds` of real time."""
+        await asyncio.sleep(seconds)
+
+
+class ManualClock:
+    """A clock that stands still until it is moved; sleepers wake when it passes their time."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now.astimezone(UTC)
+        self._moved = asyncio.Event()
+
+    def now(self) -> datetime:
+        """Return the time that the clock was last moved to."""
+        return self._now
+
+    def move_to(self, moment: datetime) -> None:
+        """Move forward to `moment`; a clock never goes back."""
+        self._now = max(self._now, moment.astimezone(UTC))
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    def move(self, delta: timedelta) -> None:
+        """Move forward by `delta`."""
+        self.move_to(self._now + delta)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until the clock has been moved by `seconds`."""
+        until = self._now + timedelta(seconds=seconds)
+        while self._now < until:
+            await self._moved.wait()
+
+
+class JumpingClock(ManualClock):
+    """Real time plus the jumps that were made: a demo skips what nobody wants to watch."""
+
+    def __init__(self, now: datetime) -> None:
+        super().__init__(now)
+        self._machine = SystemClock()
+        self._offset = self._now - self._machine.now()
+
+    def now(self) -> datetime:
+        """Return the machine's time moved by all jumps."""
+        return self._machine.now() + self._offset
+
+    def move_to(self, moment: datetime) -> None:
+        """Jump forward to `moment`."""
+        self._offset += max(timedelta(), moment.astimezone(UTC) - self.now())
+        super().move_to(moment)
+
+    def move(self, delta: timedelta) -> None:
+        """Jump forward by `delta`."""
+        self.move_to(self.now() + delta)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until `seconds` have passed or been jumped over."""
+        until = self.now() + timedelta(seconds=seconds)
+        while (left := (until - self.now()).total_seconds()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._moved.wait(), left)

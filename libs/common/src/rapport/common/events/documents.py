@@ -1,0 +1,160 @@
+"""The contract as documents: one JSON Schema per event type, and one AsyncAPI document over all.
+
+They are generated into `docs/events/` and committed, so that a change of the contract is seen in
+review; `incompatibilities` is what keeps a change from breaking those who read or write the old form.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from rapport.common.events.envelope import CATALOGUE, EventData
+from rapport.common.events.topics import TOPICS
+
+ASYNCAPI: Final = "asyncapi.json"
+_FORMAT: Final = "application/schema+json;version=draft-2020-12"
+
+
+def json_schema(declared: type[EventData]) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of one event type's data."""
+    schema = declared.model_json_schema(mode="validation")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"{declared.TYPE}.json",
+        **schema,
+        "title": declared.TYPE,
+    }
+
+
+def asyncapi() -> dict[str, Any]:
+    """Return the AsyncAPI 3.1 document: every topic with its messages and its one writer."""
+    messages = {
+        type: {
+            "name": type,
+            "summary": (declared.__doc__ or "").strip().splitlines()[0],
+            "contentType": "application/json",
+            "payload": {"schemaFormat": _FORMAT, "schema": {"$ref": f"./{type}.json"}},
+        }
+        for type, declared in sorted(CATALOGUE.items())
+    }
+    channels = {
+        name: {
+            "address": name,
+            "description": f"Written by {topic.writer}; {topic.partitions} partitions; "
+            f"kept {topic.retention.days} days.",
+            "messages": {
+                type: {"$ref": f"#/components/messages/{type}"}
+                for type, declared in sorted(CATALOGUE.items())
+                if declared.TOPIC is topic
+                or (declared.TOPIC is None and name in ("rapport.cases", "rapport.crises"))
+            },
+        }
+        for name, topic in TOPICS.items()
+    }
+    operations = {
+        f"publish {name}": {
+            "action": "send",
+            "title": f"{topic.writer} publishes",
+            "channel": {"$ref": f"#/channels/{name}"},
+        }
+        for name, topic in TOPICS.items()
+    }
+    return {
+        "asyncapi": "3.1.0",
+        "info": {
+            "title": "Rapport events",
+            "version": "1",
+            "description": "CloudEvents 1.0 in Kafka binary mode; the data are described here.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": messages},
+    }
+
+
+def documents() -> dict[str, str]:
+    """Return every generated document by its file name."""
+    found: dict[str, Any] = {f"{type}.json": json_schema(data) for type, data in CATALOGUE.items()}
+    found[ASYNCAPI] = asyncapi()
+    return {
+        name: json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        for name, content in sorted(found.items())
+    }
+
+
+def export(folder: Path) -> list[str]:
+    """Write the documents to `folder` and remove what is no more; return what breaks old readers.
+
+    Where something does, nothing is written.
+    """
+    broken = list(broken_by(folder))
+    if not broken:
+        generated = documents()
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in {path.name for path in folder.glob("*.json")} - generated.keys():
+            (folder / stale).unlink()
+        for name, text in generated.items():
+            (folder / name).write_text(text, "utf-8")
+    return broken
+
+
+def broken_by(folder: Path) -> Iterator[str]:
+    """Name every way in which today's types do not fit the documents in `folder`."""
+    for path in sorted(folder.glob("rapport.*.json")):
+        declared = CATALOGUE.get(path.stem)
+        if declared is None:
+            yield f"{path.stem} is no more: publish a new version beside it"
+            continue
+        old = json.loads(path.read_text("utf-8"))
+        for reason in incompatibilities(old, json_schema(declared)):
+            yield f"{path.stem}: {reason}"
+
+
+def incompatibilities(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    """Name what a reader of `old` or a writer of `old` could not live with in `new`.
+
+    Fields may be added (optional ones), descriptions and defaults may change, an enumeration may
+    grow. A field that went, changed its type or became required, a word that went: breaking.
+    """
+    yield from _compare("", old, new, old.get("$defs", {}), new.get("$defs", {}))
+
+
+def _compare(
+    place: str, old: Any, new: Any, old_defs: dict[str, Any], new_defs: dict[str, Any]
+) -> Iterator[str]:
+    old, new = _resolve(old, old_defs), _resolve(new, new_defs)
+    if _kind(old) != _kind(new):
+        yield f"{place or '/'} changed from {_kind(old)} to {_kind(new)}"
+        return
+    for word in set(old.get("enum", ())) - set(new.get("enum", ())):
+        yield f"{place} lost the word {word!r}"
+    before, after = old.get("properties", {}), new.get("properties", {})
+    for name in before.keys() - after.keys():
+        yield f"{place}/{name} is gone"
+    for name in set(new.get("required", ())) - set(old.get("required", ())):
+        yield f"{place}/{name} became required"
+    for name in before.keys() & after.keys():
+        yield from _compare(f"{place}/{name}", before[name], after[name], old_defs, new_defs)
+    if "items" in old and "items" in new:
+        yield from _compare(f"{place}/items", old["items"], new["items"], old_defs, new_defs)
+
+
+def _resolve(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(schema, dict) and "$ref" in schema:
+        resolved: dict[str, Any] = definitions[schema["$ref"].rpartition("/")[2]]
+        return resolved
+    return schema if isinstance(schema, dict) else {}
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(
+            sorted(
+                option.get("type") or option.get("$ref", "").rpartition("/")[2]
+                for option in schema["anyOf"]
+            )
+        )
+    return str(schema.get("type", "anything"))

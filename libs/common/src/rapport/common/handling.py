@@ -1,0 +1,95 @@
+"""What a service's author writes: plain functions, and three decorators that say when they run.
+
+`@on` declares a decision: an event changes one aggregate. `@due` declares what happens when something
+of an aggregate falls due. `@fact` declares what an event is remembered as. None of them does I/O:
+`prepare` reads what a whole batch needs beforehand, `then` (of a due item) acts on the outside world
+afterwards. Loading, folding, saving, publishing and retrying are the engine's, written once.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from rapport.common.aggregate import Aggregate, Due, Fact
+from rapport.common.events.envelope import Event, EventData
+
+A = TypeVar("A", bound=Aggregate)
+D = TypeVar("D", bound=EventData)
+
+Prepare = Callable[[Sequence[Any], Any], Awaitable[Any]]
+"""Gets a batch's events (or aggregates with due items) and the service's resources; returns what is
+given to each decision. At most one bulk read; a failure is tried again."""
+
+
+@dataclass(frozen=True)
+class EventHandler(Generic[D, A]):
+    """A decision on an event; calling it calls the decision, as tests do."""
+
+    event: type[D]
+    changes: type[A]
+    key: Callable[[Event[D]], str | None]
+    prepare: Prepare | None
+    decide: Callable[..., A | None]
+
+    def __call__(self, aggregate: A | None, event: Event[D], *given: Any) -> A | None:
+        return self.decide(aggregate, event, *given)
+
+
+@dataclass(frozen=True)
+class DueHandler(Generic[A]):
+    """A decision on a due item; calling it calls the decision."""
+
+    changes: type[A]
+    prepare: Prepare | None
+    then: Callable[[A, Any], Awaitable[None]] | None
+    decide: Callable[..., A | None]
+
+    def __call__(self, aggregate: A, item: Due, *given: Any) -> A | None:
+        return self.decide(aggregate, item, *given)
+
+
+@dataclass(frozen=True)
+class FactHandler(Generic[D]):
+    """What an event is remembered as."""
+
+    events: tuple[type[D], ...]
+    facts: Callable[[Event[D]], Iterable[Fact]]
+
+    def __call__(self, event: Event[D]) -> Iterable[Fact]:
+        return self.facts(event)
+
+
+def on(
+    event: type[D],
+    *,
+    changes: type[A],
+    key: Callable[[Event[D]], str | None],
+    prepare: Prepare | None = None,
+) -> Callable[[Callable[..., A | None]], EventHandler[D, A]]:
+    """Declare a decision: `decide(aggregate or None, event[, given]) -> aggregate`, None for no change.
+
+    `key` names the aggregate's id; None means that the event is of no concern.
+    """
+    return lambda decide: EventHandler(event, changes, key, prepare, decide)
+
+
+def due(
+    changes: type[A],
+    *,
+    prepare: Prepare | None = None,
+    then: Callable[[A, Any], Awaitable[None]] | None = None,
+) -> Callable[[Callable[..., A | None]], DueHandler[A]]:
+    """Declare what happens when something falls due: `decide(aggregate, due[, given])`.
+
+    `then(aggregate, resources)` runs after the save, for work outside (a message to send). It may
+    run again if the process dies in between, so the decision leases the work first.
+    """
+    return lambda decide: DueHandler(changes, prepare, then, decide)
+
+
+def fact(*events: type[D]) -> Callable[[Callable[..., Iterable[Fact]]], FactHandler[D]]:
+    """Declare what events are remembered as: `facts(event)` returns facts, each with a derived id."""
+    return lambda facts: FactHandler(events, facts)
+
+
+Declared = EventHandler[Any, Any] | DueHandler[Any] | FactHandler[Any]

@@ -1,0 +1,327 @@
+"""HTTP, once for all services: problem documents, commands, pages, health, metrics, limits.
+
+Every error is an RFC 9457 problem document; an invalid body has one entry per field (JSON pointer and
+reason) and never repeats what was sent. A command takes an optional `Idempotency-Key`, which becomes
+its cause, so a repeat changes nothing, and an optional `If-Match` with the version that was read.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from time import perf_counter
+from typing import Annotated, Any, Final, TypeVar
+
+import structlog
+from fastapi import Depends, FastAPI, Header, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rapport.common.aggregate import Aggregate
+from rapport.common.auth import Principal, Verifier, may
+from rapport.common.clock import Clock
+from rapport.common.engine import Engine
+from rapport.common.errors import (
+    FieldProblem,
+    Invalid,
+    PreconditionFailed,
+    RapportError,
+    TemporaryError,
+    TooLarge,
+)
+from rapport.common.events.ids import derived_id, random_id
+from rapport.common.store.port import Page
+from rapport.common.telemetry import REQUEST_SECONDS, REQUESTS
+
+PROBLEM: Final = "application/problem+json"
+BODY_LIMIT: Final = 10 * 1024 * 1024
+
+Item = TypeVar("Item")
+A = TypeVar("A", bound=Aggregate)
+
+log = structlog.get_logger(__name__)
+
+
+class Problem(BaseModel):
+    """RFC 9457; `errors` names each refused field."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]] | None = None
+
+
+def problem_of(error: RapportError) -> Problem:
+    """Return the problem document of one of our errors."""
+    entries = None
+    if isinstance(error, Invalid) and error.problems:
+        entries = [{"pointer": item.pointer, "reason": item.reason} for item in error.problems]
+    return Problem(title=error.title, status=error.status, detail=error.reason, errors=entries)
+
+
+def problem_response(error: RapportError) -> Response:
+    """Return the HTTP answer of one of our errors."""
+    headers = {}
+    if isinstance(error, TemporaryError):
+        headers["Retry-After"] = str(max(1, round(error.delay)))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(
+        problem_of(error).model_dump_json(exclude_none=True),
+        status_code=error.status,
+        media_type=PROBLEM,
+        headers=headers,
+    )
+
+
+def pointer(place: Sequence[int | str]) -> str:
+    """Return a place in a document as an RFC 6901 JSON pointer."""
+    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in place)
+
+
+async def _on_rapport_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RapportError)
+    return problem_response(error)
+
+
+async def _on_invalid_request(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problems = [
+        FieldProblem(
+            pointer(item["loc"][1:]) if item["loc"][0] == "body" else pointer(item["loc"]),
+            item["msg"],
+        )
+        for item in error.errors()
+    ]
+    return problem_response(Invalid("the request does not fit", problems))
+
+
+async def _on_http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    problem = Problem(title=str(error.detail), status=error.status_code, detail=str(error.detail))
+    return Response(
+        problem.model_dump_json(exclude_none=True),
+        status_code=error.status_code,
+        media_type=PROBLEM,
+        headers=dict(error.headers or {}),
+    )
+
+
+async def _on_unexpected(request: Request, error: Exception) -> Response:
+    log.error("http.failed", path=request.url.path, exc_info=error)
+    problem = Problem(title="Internal error", status=500, detail="unexpected; it has been logged")
+    return Response(problem.model_dump_json(exclude_none=True), 500, media_type=PROBLEM)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A caller's wish to change something: who, when, and the cause that makes a repeat harmless."""
+
+    cause: str
+    by: Principal
+    at: datetime
+    engine: Engine
+    if_match: int | None = None
+
+    async def change(
+        self,
+        kind: type[A],
+        id: str,
+        decide: Callable[[A | None], A | None],
+        *,
+        exercise: str | None = None,
+    ) -> A:
+        """Apply `decide` to the aggregate; see `Engine.change` for what it raises."""
+
+        def checked(aggregate: A | None) -> A | None:
+            if self.if_match is not None and (
+                aggregate is None or aggregate.version != self.if_match
+            ):
+                raise PreconditionFailed("it has changed since you read it")
+            return decide(aggregate)
+
+        return await self.engine.change(
+            kind, id, checked, cause=self.cause, at=self.at, exercise=exercise
+        )
+
+
+def command(action: str) -> Any:
+    """Return the dependency of a route that changes something; it gives the Command."""
+
+    def build(
+        request: Request,
+        by: Annotated[Principal, may(action)],
+        idempotency_key: Annotated[
+            str | None,
+            Header(max_length=200, description="A repeat with this key changes nothing."),
+        ] = None,
+        if_match: Annotated[
+            str | None, Header(max_length=40, description="The ETag that was read.")
+        ] = None,
+    ) -> Command:
+        engine: Engine = request.app.state.engine
+        cause = (
+            derived_id("command", by.subject, request.url.path, idempotency_key)
+            if idempotency_key
+            else random_id()
+        )
+        return Command(cause, by, engine.clock.now(), engine, _version(if_match))
+
+    return Depends(build)
+
+
+def _version(if_match: str | None) -> int | None:
+    if if_match is None:
+        return None
+    text = if_match.strip().strip('"')
+    if not text.isdecimal():
+        raise Invalid("the request does not fit", [FieldProblem("/header/if-match", "not an ETag")])
+    return int(text)
+
+
+def etag(aggregate: Aggregate) -> dict[str, str]:
+    """Return the headers that name the version of what is shown."""
+    return {"ETag": f'"{aggregate.version}"'}
+
+
+Limit = Annotated[int, Query(ge=1, le=200, description="How many items at most.")]
+Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before.")]
+
+
+def page(found: Page[Any], show: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return a page as every list is answered: `{"items": [...], "next": cursor or null}`."""
+    return {"items": [show(item) for item in found.items], "next": found.next}
+
+
+def create_app(name: str, title: str, **state: Any) -> FastAPI:
+    """Return a service's application, to which its routes are added.
+
+    `state` (engine, verifier, resources, ready) is what dependencies find on `app.state`.
+    """
+    app = FastAPI(
+        title=title,
+        version="1",
+        openapi_url=f"/{name}/openapi.json",
+        docs_url=f"/{name}/docs",
+        redoc_url=None,
+        responses={"default": {"model": Problem, "content": {PROBLEM: {}}}},
+    )
+    for key, value in state.items():
+        setattr(app.state, key, value)
+    app.add_exception_handler(RapportError, _on_rapport_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_unexpected)
+    return app
+
+
+Ready = Callable[[], Awaitable[dict[str, str]]]
+"""Returns what is missing, by name; nothing missing means ready."""
+
+
+def operations(ready: Ready) -> FastAPI:
+    """Return the application for those who operate: /livez, /readyz and /metrics."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+
+    @app.get("/livez")
+    async def livez() -> PlainTextResponse:
+        return PlainTextResponse("ok")
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        missing = await ready()
+        return JSONResponse({"ready": not missing, "missing": missing}, 503 if missing else 200)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+class Front:
+    """The outermost application: picks the service by the path's first part, limits and measures.
+
+    A body over 10 MiB is refused with 413 before it is read whole.
+    """
+
+    def __init__(self, services: dict[str, ASGIApp], other: ASGIApp) -> None:
+        self._services = services
+        self._other = other
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection."""
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        name = scope["path"].split("/", 2)[1]
+        app = self._services.get(name, self._other)
+        service = name if name in self._services else "other"
+        started = perf_counter()
+        status = 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            length = next((int(v) for k, v in scope["headers"] if k == b"content-length"), 0)
+        except ValueError:
+            length = 0
+        if length > BODY_LIMIT:
+            await problem_response(_too_large())(scope, receive, sending)
+        else:
+            await app(scope, limited(receive), sending)
+        REQUESTS.labels(service, scope["method"], str(status)).inc()
+        REQUEST_SECONDS.labels(service, scope["method"]).observe(perf_counter() - started)
+
+
+def limited(receive: Receive) -> Receive:
+    """Return `receive` that raises TooLarge once a body without a length passes the limit."""
+    seen = 0
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > BODY_LIMIT:
+            raise _too_large()
+        return message
+
+    return counted
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(f"the body is over {BODY_LIMIT // 1024 // 1024} MiB")
+
+
+def engine_clock(request: Request) -> Clock:
+    """Dependency: the service's clock."""
+    engine: Engine = request.app.state.engine
+    return engine.clock
+
+
+__all__ = [
+    "Command",
+    "Cursor",
+    "Front",
+    "Limit",
+    "Principal",
+    "Problem",
+    "Verifier",
+    "command",
+    "create_app",
+    "etag",
+    "may",
+    "operations",
+    "page",
+    "pointer",
+    "problem_of",
+    "problem_response",
+]

@@ -1,0 +1,88 @@
+"""Conditions on what something is about: the one matcher behind rules, criteria and subscriptions.
+
+In YAML or JSON a condition is a mapping from a field to what it must be; all must hold:
+
+    kind: complaint                      # equals
+    product: [phone, tablet]             # is one of
+    severity: {at_least: high}           # numbers, or severities in their order
+    reach: {at_least: 10000, below: 1000000}
+    region: {is_not: north}
+    brand: null                          # is not given
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, RootModel, model_validator
+
+from rapport.common.errors import FieldProblem, Invalid
+from rapport.common.events.vocabulary import Severity
+
+Scalar = str | bool | int | float | None
+
+_RANK: Final = {severity.value: rank for rank, severity in enumerate(Severity)}
+
+
+class Comparison(BaseModel):
+    """A condition by order or by difference; bounds are numbers or severities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at_least: int | float | Severity | None = None
+    below: int | float | Severity | None = None
+    is_not: str | tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.at_least is None and self.below is None and self.is_not is None:
+            raise ValueError("give at_least, below or is_not")
+        return self
+
+    def holds(self, value: Scalar) -> bool:
+        """Tell whether `value` meets the condition; a missing value meets no bound."""
+        if self.is_not is not None:
+            refused = self.is_not if isinstance(self.is_not, tuple) else (self.is_not,)
+            if value in refused:
+                return False
+        return (self.at_least is None or _not_below(value, self.at_least)) and (
+            self.below is None or (value is not None and not _not_below(value, self.below))
+        )
+
+
+class Conditions(RootModel[dict[str, Comparison | tuple[Scalar, ...] | Scalar]]):
+    """Conditions that must all hold; none at all always holds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def hold(self, about: Mapping[str, Any] | BaseModel) -> bool:
+        """Tell whether all conditions hold for a mapping or a model with these fields."""
+        if isinstance(about, BaseModel):
+            return all(
+                _holds(test, getattr(about, field, None)) for field, test in self.root.items()
+            )
+        return all(_holds(test, about.get(field)) for field, test in self.root.items())
+
+    def check_fields(self, known: Iterable[str], where: str = "") -> None:
+        """Raise Invalid naming every field that nothing has."""
+        allowed = set(known)
+        problems = [
+            FieldProblem(f"{where}/{field}", f"is not one of {', '.join(sorted(allowed))}")
+            for field in self.root
+            if field not in allowed
+        ]
+        if problems:
+            raise Invalid("conditions name unknown fields", problems)
+
+
+def _holds(test: Comparison | tuple[Scalar, ...] | Scalar, value: Any) -> bool:
+    if isinstance(test, Comparison):
+        return test.holds(value)
+    if isinstance(test, tuple):
+        return value in test
+    return bool(value == test)
+
+
+def _not_below(value: Scalar, bound: int | float | Severity) -> bool:
+    if isinstance(bound, Severity):
+        return _RANK.get(str(value), -1) >= _RANK[bound.value]
+    return isinstance(value, int | float) and value >= bound

@@ -1,0 +1,115 @@
+"""Policies: YAML that people write, checked at the start, known by the hash of what it says.
+
+A mistake stops the start with file, line, field and reason. Anchors, aliases and duplicate keys are
+refused: a policy says each thing once.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from rapport.common.errors import FieldProblem, Invalid
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy(Generic[M]):
+    """A policy's rules, the text they were read from and the hash that it is known by.
+
+    The hash is over the rules as JSON: a comment or a blank line does not make another policy.
+    """
+
+    rules: M
+    text: str
+    hash: str
+
+
+def parse_policy(text: str, model: type[M], name: str) -> Policy[M]:
+    """Return the policy in `text`; raises Invalid with `name:line: field: reason` for each mistake."""
+    rules = parse_yaml(text, model, name)
+    return Policy(rules, text, sha256(rules.model_dump_json().encode()).hexdigest())
+
+
+def load_policy(service: str, name: str, model: type[M], folder: Path | None = None) -> Policy[M]:
+    """Return policy `name` of a service: `folder/service/name.yaml` if there, else the built-in one."""
+    own = folder / service / f"{name}.yaml" if folder is not None else None
+    if own is not None and own.exists():
+        return parse_policy(own.read_text("utf-8"), model, str(own))
+    built_in = files(f"rapport.{service}").joinpath("policy", f"{name}.yaml")
+    return parse_policy(built_in.read_text("utf-8"), model, f"{service}/{name}.yaml")
+
+
+def parse_yaml(text: str, model: type[M], name: str) -> M:
+    """Return the YAML mapping in `text` as `model`; raises Invalid as `parse_policy` does."""
+    try:
+        root = yaml.compose(text, Loader=yaml.CSafeLoader)
+        problems = list(_structural_problems(root))
+        values = None if problems else yaml.load(text, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problems, values, root = [_problem(mark, getattr(error, "problem", "not YAML"))], None, None
+    if not problems:
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            problems = [
+                (_line(root, item["loc"]), _field(item["loc"]), item["msg"])
+                for item in error.errors(include_url=False, include_input=False)
+            ]
+    located = [(f"{name}:{line}", field, reason) for line, field, reason in problems]
+    raise Invalid(
+        "\n".join(": ".join(filter(None, item)) for item in located),
+        [FieldProblem(f"{where} {field}".strip(), reason) for where, field, reason in located],
+    )
+
+
+def _structural_problems(node: yaml.Node | None) -> Iterator[tuple[int, str, str]]:
+    """Find keys given twice and aliases (a node that is met again)."""
+    met: set[int] = set()
+    waiting = [node] if node is not None else []
+    while waiting:
+        node = waiting.pop()
+        if id(node) in met:
+            yield _problem(node.start_mark, "an alias (*name) is not allowed")
+            continue
+        met.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            names: set[str] = set()
+            for key, value in node.value:
+                if key.value in names:
+                    yield _problem(key.start_mark, f"the key {key.value!r} is given twice")
+                if isinstance(key.value, str):
+                    names.add(key.value)
+                waiting.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            waiting.extend(node.value)
+
+
+def _problem(mark: Any, reason: str) -> tuple[int, str, str]:
+    return (mark.line + 1 if mark is not None else 1, "", reason)
+
+
+def _field(place: Sequence[int | str]) -> str:
+    return ".".join(str(step) for step in place)
+
+
+def _line(node: yaml.Node | None, place: Sequence[int | str]) -> int:
+    """Return the line of the deepest part of `place` that the text has."""
+    line = 1 if node is None else node.start_mark.line + 1
+    for step in place:
+        if isinstance(node, yaml.MappingNode):
+            found = next((pair for pair in node.value if pair[0].value == str(step)), None)
+            if found is None:
+                continue
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+    return line

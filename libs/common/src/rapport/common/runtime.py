@@ -1,0 +1,194 @@
+"""The runtime: a service is declared once, and runs over whatever bus and store it is given.
+
+`Service` is the declaration that each service's `service.py` makes. `Running` is one such service at
+work: store, outbox relay, consumer group, scheduler and HTTP routes, started and stopped in order.
+Standalone runs five of them in one process; elsewhere each has a process of its own.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, FastAPI
+
+from rapport.common.aggregate import Aggregate, Fact
+from rapport.common.auth import Verifier
+from rapport.common.bus.pipeline import Pipeline
+from rapport.common.bus.port import Bus, Lag, Subscription
+from rapport.common.clock import Clock, SystemClock
+from rapport.common.engine import Engine
+from rapport.common.errors import Invalid, TemporaryError
+from rapport.common.events.topics import Topic
+from rapport.common.handling import Declared, DueHandler, EventHandler, FactHandler
+from rapport.common.http import create_app
+from rapport.common.scheduler import Scheduler
+from rapport.common.settings import Settings
+from rapport.common.store.outbox import Relay
+from rapport.common.store.port import Store
+from rapport.common.telemetry import LAG_RECORDS
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a running service offers its own code: the ports, the engine and the settings."""
+
+    store: Store
+    bus: Bus
+    clock: Clock
+    engine: Engine
+    settings: Any
+
+
+async def _nothing(resources: Any) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service: what it consumes, owns and does.
+
+    `resources` builds what handlers' `prepare` and the API work with (policies, repositories).
+    `begin` runs once everything is up (ensure a schedule, build an index, start a tail), `end`
+    before it goes down.
+    """
+
+    name: str
+    title: str
+    consumes: tuple[Topic, ...]
+    kinds: tuple[type[Aggregate] | type[Fact], ...]
+    declared: Sequence[Declared]
+    router: APIRouter
+    resources: Callable[[Host], Any]
+    settings: type[Settings] = Settings
+    begin: Callable[[Any], Awaitable[None]] = _nothing
+    end: Callable[[Any], Awaitable[None]] = _nothing
+
+    def only(self, kind: type[Any]) -> list[Any]:
+        """Return the declared handlers of one kind."""
+        return [item for item in self.declared if isinstance(item, kind)]
+
+
+@dataclass
+class Running:
+    """One service over its ports; `start` before use, `stop` at the end."""
+
+    service: Service
+    settings: Settings
+    bus: Bus
+    store: Store
+    clock: Clock
+    verifier: Verifier
+    app: FastAPI = field(init=False)
+    engine: Engine = field(init=False)
+    relay: Relay = field(init=False)
+    pipeline: Pipeline = field(init=False)
+    scheduler: Scheduler = field(init=False)
+    resources: Any = field(init=False)
+    _subscription: Subscription | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        service = self.service
+        aggregates = [kind for kind in service.kinds if issubclass(kind, Aggregate)]
+        self.relay = Relay(self.bus, self.store, aggregates, self.clock)
+        self.engine = Engine(service.name, self.store, self.relay, self.clock)
+        host = Host(self.store, self.bus, self.clock, self.engine, self.settings)
+        self.resources = service.resources(host)
+        self.pipeline = Pipeline(
+            self.engine,
+            self.bus,
+            self.clock,
+            service.only(EventHandler),
+            service.only(FactHandler),
+            self.resources,
+        )
+        self.scheduler = Scheduler(
+            self.engine, self.clock, service.only(DueHandler), self.resources, self._lag_seconds
+        )
+        self.engine.on_saved = self.scheduler.saved
+        self.app = create_app(
+            service.name,
+            service.title,
+            engine=self.engine,
+            verifier=self.verifier,
+            resources=self.resources,
+        )
+        self.app.include_router(service.router)
+
+    async def start(self, *, consume: bool = True) -> None:
+        """Open the store, publish what a crash left behind, then consume and scan.
+
+        `consume` False leaves reading and scanning to the caller (tests drive them step by step).
+        """
+        await self.store.start()
+        await self.relay.start()
+        await self.service.begin(self.resources)
+        if consume:
+            if self.service.consumes:
+                self._subscription = await self.bus.subscribe(
+                    self.service.name,
+                    [topic.name for topic in self.service.consumes],
+                    self.pipeline.handle,
+                )
+            self.scheduler.start()
+        log.info("service.started", service=self.service.name)
+
+    async def stop(self, drain: float = 20.0) -> None:
+        """Stop reading, finish what is in flight, publish it, close the store."""
+        if self._subscription is not None:
+            await self._subscription.stop(drain)
+        await self.scheduler.stop(drain)
+        await self.service.end(self.resources)
+        await self.relay.stop(drain)
+        await self.store.stop()
+        log.info("service.stopped", service=self.service.name)
+
+    async def lag(self) -> Lag:
+        """Return how far the service is behind on its events."""
+        if self._subscription is None:
+            return Lag(0, 0.0)
+        lag = await self._subscription.lag()
+        LAG_RECORDS.labels(self.service.name).set(lag.records)
+        return lag
+
+    async def quiet(self) -> bool:
+        """Tell whether nothing is unread, unpublished, due or under way outside."""
+        if self.scheduler.busy or not self.relay.is_idle or (await self.lag()).records:
+            return False
+        due = await self.scheduler.next_due()
+        return due is None or due > self.clock.now()
+
+    async def missing(self) -> dict[str, str]:
+        """Name what this service needs and does not have at the moment (for /readyz)."""
+        try:
+            await self.store.next_due([])
+            await self.lag()
+        except TemporaryError as error:
+            return {self.service.name: error.reason}
+        return {}
+
+    async def _lag_seconds(self) -> float:
+        return (await self.lag()).seconds
+
+
+def open_bus(settings: Settings, clock: Clock | None = None) -> Bus:
+    """Return the bus that `RAPPORT_BUS` names; raises Invalid for a name that is none."""
+    from rapport.common.bus.embedded import EmbeddedBus
+
+    scheme, _, path = settings.bus.partition(":")
+    if scheme == "embedded" and path:
+        return EmbeddedBus(Path(path), clock=clock or SystemClock())
+    raise Invalid("RAPPORT_BUS: expected embedded:PATH")
+
+
+def open_store(settings: Settings, service: Service) -> Store:
+    """Return the store of one service that `RAPPORT_STORE` names; raises Invalid as `open_bus`."""
+    from rapport.common.store.sqlite import SqliteStore
+
+    scheme, _, path = settings.store.partition(":")
+    if scheme == "sqlite" and path:
+        return SqliteStore(Path(path) / f"{service.name}.db", service.kinds)
+    raise Invalid("RAPPORT_STORE: expected sqlite:FOLDER")

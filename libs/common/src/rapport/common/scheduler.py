@@ -1,0 +1,222 @@
+"""The scheduler: what falls due is carried out, in order, each exactly once.
+
+A due item is an ordinary save whose cause is (aggregate, name, due time) and whose time is the due
+time, so it does not matter when the scan gets there. The scan holds while the service is more than a
+minute behind on its events (a reply may already be on its way in), but never for longer than ten
+minutes.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final
+
+import structlog
+
+from rapport.common.aggregate import Aggregate, Cause, Due
+from rapport.common.clock import Clock
+from rapport.common.engine import Engine, Step
+from rapport.common.errors import RapportError
+from rapport.common.events.ids import derived_id
+from rapport.common.handling import DueHandler
+from rapport.common.telemetry import DUE_FIRED, DUE_LATE
+
+BATCH: Final = 200
+POLL_SECONDS: Final = 1.0
+LAG_LIMIT_SECONDS: Final = 60.0
+HOLD_LIMIT: Final = timedelta(minutes=10)
+CONCURRENT_EFFECTS: Final = 32
+RETRY_AFTER_FAILURE: Final = timedelta(minutes=1)
+
+log = structlog.get_logger(__name__)
+
+
+class Scheduler:
+    """Scans one service's collections for due items and fires them."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        handlers: Sequence[DueHandler[Any]],
+        resources: Any,
+        lag_seconds: Callable[[], Awaitable[float]],
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._handlers = {handler.changes: handler for handler in handlers}
+        self._resources = resources
+        self._lag_seconds = lag_seconds
+        self._effects: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(CONCURRENT_EFFECTS)
+        self._awake = asyncio.Event()
+        self._held_since: datetime | None = None
+        self._failed: dict[tuple[str, str], datetime] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to scan."""
+        self._task = asyncio.create_task(self._scan(), name=f"{self._engine.service}.scheduler")
+
+    async def stop(self, drain: float = 20.0) -> None:
+        """Stop scanning; work outside that has begun has `drain` seconds to finish."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._effects:
+            _, late = await asyncio.wait(self._effects, timeout=drain)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def saved(self, aggregates: Sequence[Aggregate]) -> None:
+        """Look again soon if something just saved is due already."""
+        now = self._clock.now()
+        watched = (item for item in aggregates if type(item) in self._handlers)
+        if any((moment := item.next_due) is not None and moment <= now for item in watched):
+            self._awake.set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether work outside is under way."""
+        return bool(self._effects)
+
+    async def next_due(self) -> datetime | None:
+        """Return when the next item falls due."""
+        return await self._engine.store.next_due(list(self._handlers))
+
+    async def fire(self, now: datetime) -> int:
+        """Carry out everything that is due at `now`; return how many items that was."""
+        fired = 0
+        for kind, handler in self._handlers.items():
+            while True:
+                ready = await self._engine.store.due(kind, now, limit=BATCH)
+                done = await self._fire_batch(kind, handler, ready, now)
+                fired += done
+                if len(ready) < BATCH or not done:
+                    break
+        return fired
+
+    async def settle_effects(self) -> None:
+        """Wait until the work outside that has begun is finished."""
+        while self._effects:
+            await asyncio.wait(set(self._effects))
+
+    async def _scan(self) -> None:
+        while True:
+            self._awake.clear()
+            try:
+                now = self._clock.now()
+                if not await self._hold(now):
+                    await self.fire(now)
+            except Exception as error:
+                reason = error.reason if isinstance(error, RapportError) else type(error).__name__
+                log.warning("scan.failed", service=self._engine.service, reason=reason)
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Sleep a second of the clock, or until something saved is due already."""
+        sleeping = asyncio.create_task(self._clock.sleep(POLL_SECONDS))
+        woken = asyncio.create_task(self._awake.wait())
+        try:
+            await asyncio.wait({sleeping, woken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            woken.cancel()
+
+    async def _hold(self, now: datetime) -> bool:
+        if await self._lag_seconds() <= LAG_LIMIT_SECONDS:
+            self._held_since = None
+            return False
+        if self._held_since is None:
+            self._held_since = now
+            log.warning("scan.held", service=self._engine.service)
+        return now - self._held_since < HOLD_LIMIT
+
+    async def _fire_batch(
+        self,
+        kind: type[Aggregate],
+        handler: DueHandler[Any],
+        ready: Sequence[Aggregate],
+        now: datetime,
+    ) -> int:
+        ready = [item for item in ready if not self._rests(item, now)]
+        if not ready:
+            return 0
+        given = () if handler.prepare is None else (await handler.prepare(ready, self._resources),)
+        steps: dict[str, list[Step]] = defaultdict(list)
+        for aggregate in ready:
+            for item in sorted(aggregate.due(), key=lambda item: item.at):
+                if item.at <= now:
+                    cause = Cause(
+                        id=derived_id(aggregate.id, item.name, item.at.isoformat()), time=item.at
+                    )
+                    steps[aggregate.id].append(Step(cause, partial(_fire, handler, item, given)))
+        await self._engine.apply(kind, steps)
+        DUE_LATE.labels(self._engine.service).set(
+            max(
+                (now - step.cause.time).total_seconds()
+                for waiting in steps.values()
+                for step in waiting
+            )
+        )
+        done = 0
+        for id, waiting in steps.items():
+            done += sum(step.result is not None for step in waiting)
+            self._after(handler, id, waiting, now)
+        DUE_FIRED.labels(self._engine.service, kind.COLLECTION).inc(done)
+        return done
+
+    def _after(
+        self, handler: DueHandler[Any], id: str, steps: Sequence[Step], now: datetime
+    ) -> None:
+        for step in steps:
+            if step.failure is not None:
+                self._failed[handler.changes.COLLECTION, id] = now + RETRY_AFTER_FAILURE
+                log.error(
+                    "due.failed",
+                    service=self._engine.service,
+                    collection=handler.changes.COLLECTION,
+                    aggregate=id,
+                    exc_info=step.failure,
+                )
+        result = next((step.result for step in reversed(steps) if step.result is not None), None)
+        if handler.then is not None and result is not None:
+            task = asyncio.create_task(self._act(handler, result))
+            self._effects.add(task)
+            task.add_done_callback(self._effects.discard)
+
+    async def _act(self, handler: DueHandler[Any], aggregate: Aggregate) -> None:
+        assert handler.then is not None
+        async with self._room:
+            try:
+                await handler.then(aggregate, self._resources)
+            except Exception:
+                log.error(
+                    "effect.failed",
+                    service=self._engine.service,
+                    collection=handler.changes.COLLECTION,
+                    aggregate=aggregate.id,
+                    exc_info=True,
+                )
+
+    def _rests(self, aggregate: Aggregate, now: datetime) -> bool:
+        """Tell whether a due item failed less than a minute ago."""
+        name = aggregate.COLLECTION, aggregate.id
+        until = self._failed.get(name)
+        if until is None or until <= now:
+            self._failed.pop(name, None)
+            return False
+        return True
+
+
+def _fire(
+    handler: DueHandler[Any], item: Due, given: tuple[Any, ...], aggregate: Aggregate | None
+) -> Aggregate | None:
+    """Decide on a due item, unless what was due has been settled since the scan read it."""
+    if aggregate is None or item not in tuple(aggregate.due()):
+        return None
+    decided: Aggregate | None = handler.decide(aggregate, item, *given)
+    return decided

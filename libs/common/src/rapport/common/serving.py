@@ -1,0 +1,98 @@
+"""Serving HTTP and running until told to stop.
+
+Signals belong to us, not to the HTTP server: SIGTERM and SIGINT end the server first (no new
+requests), then everything behind it drains.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+from rapport.common.auth import Verifier
+from rapport.common.clock import SystemClock
+from rapport.common.errors import Invalid
+from rapport.common.http import Front, operations
+from rapport.common.runtime import Running, Service, open_bus, open_store
+from rapport.common.telemetry import configure_logs
+
+KEEP_ALIVE_SECONDS = 65
+GRACE_SECONDS = 5
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
+    """Serve `app` while the block runs; gives the port, which is a free one where 0 was asked for.
+
+    Raises OSError where the address cannot be listened on.
+    """
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    server = _Server(config)
+    socket = config.bind_socket()
+    serving = asyncio.create_task(server.serve([socket]))
+    try:
+        yield socket.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def until_stopped() -> None:
+    """Return when the process gets SIGTERM or SIGINT."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(wanted, stopped.set)
+    await stopped.wait()
+
+
+def run(coroutine: Callable[[], object]) -> None:
+    """Run an async function to its end on uvloop; a wrong setting ends with one line, status 2."""
+    configure_logs()
+    try:
+        uvloop.run(coroutine())  # type: ignore[arg-type]
+    except Invalid as error:
+        raise SystemExit(error.reason) from None
+
+
+def main(service: Service) -> None:
+    """Run one service as a process of its own, until it is told to stop."""
+
+    async def process() -> None:
+        settings = service.settings.load()
+        clock = SystemClock()
+        bus = open_bus(settings, clock)
+        verifier = Verifier.from_file(
+            settings.auth_keys, settings.auth_issuer, settings.auth_audience
+        )
+        running = Running(service, settings, bus, open_store(settings, service), clock, verifier)
+        await bus.start()
+        await running.start()
+        front = Front({service.name: running.app}, operations(running.missing))
+        async with listening(front, settings.http_host, settings.http_port):
+            await until_stopped()
+        await running.stop()
+        await bus.stop()
+
+    run(process)

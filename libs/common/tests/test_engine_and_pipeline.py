@@ -1,0 +1,233 @@
+"""The one way that events, commands and due items take, told with a toy shop."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from rapport.common.aggregate import Cause
+from rapport.common.engine import Step
+from rapport.common.errors import TemporaryError
+from rapport.common.events import Message, dead_letters, encode
+from rapport.common.testing import MORNING, Harness, harness
+
+from .shop import SHOP, ItemSold, Sale, Till, TillClosed, TillCounted
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Harness]:
+    async with harness(SHOP) as under_test:
+        yield under_test
+
+
+async def till(shop: Harness, id: str = "t1") -> Till | None:
+    return await shop.running.store.get(Till, id)
+
+
+async def test_an_event_changes_its_aggregate_and_what_follows_is_published(shop: Harness) -> None:
+    sold = shop.event(ItemSold(till="t1", item="tea", price=3))
+    await shop.given(sold)
+
+    counted = shop.published(TillCounted)
+    assert counted.data.total == 3
+    assert counted.causationid == sold.id
+    assert counted.correlationid == sold.correlationid
+    assert counted.time == sold.time
+    assert counted.sequence == "0000000001.000"
+    assert counted.hops == 1
+
+
+async def test_a_repeated_event_changes_nothing_and_publishes_nothing_new(shop: Harness) -> None:
+    sold = shop.event(ItemSold(till="t1", item="tea"))
+    await shop.given(sold, sold)
+    await shop.given(sold)
+
+    assert len(shop.all(TillCounted)) == 1
+    assert (await shop.running.store.tally(Sale))[0].count == 1
+
+
+async def test_a_batch_folds_into_one_save_per_aggregate(shop: Harness) -> None:
+    await shop.given(*(ItemSold(till="t1", item=f"item {n}") for n in range(20)))
+
+    counted = await till(shop)
+    assert counted is not None
+    assert (counted.version, counted.total) == (1, 20)
+    assert [event.data.total for event in shop.all(TillCounted)] == list(range(1, 21))
+    assert [event.sequence for event in shop.all(TillCounted)] == sorted(
+        str(event.sequence) for event in shop.all(TillCounted)
+    )
+    assert shop.running.resources.prepared == [20]
+
+
+async def test_a_failing_decision_drops_only_its_own_event(shop: Harness) -> None:
+    await shop.given(
+        ItemSold(till="t1", item="tea"),
+        ItemSold(till="t1", item="a mistake", price=-5),
+        ItemSold(till="t1", item="a bug", price=13),
+        ItemSold(till="t1", item="cake"),
+    )
+
+    counted = await till(shop)
+    assert counted is not None
+    assert (counted.total, counted.items) == (2, ["tea", "cake"])
+    letters = [record for record in shop.bus.records if record.topic == "rapport.dlq"]
+    told = [dead_letters.told(letter).data for letter in letters]
+    assert [letter.reason for letter in told] == ["a price is not negative", "ZeroDivisionError"]
+    assert {letter.group for letter in told} == {"shop"}
+
+
+async def test_a_dead_letter_keeps_the_record_as_it_was(shop: Harness) -> None:
+    message = encode(shop.event(ItemSold(till="t1", item="x", price=-1)))
+    await shop.deliver([message])
+
+    letter = next(record for record in shop.bus.records if record.topic == "rapport.dlq")
+    assert letter.value == message.value
+    assert letter.key == message.key
+    assert set(message.headers) <= set(letter.headers)
+
+
+@pytest.mark.parametrize(
+    ("value", "headers"),
+    [
+        (b"{}", ()),
+        (b"not json", (("ce_specversion", b"1.0"), ("ce_type", b"test.item.sold.v1"))),
+        (b"\xff", (("ce_specversion", b"\xff\xfe"),)),
+    ],
+)
+async def test_poison_is_dead_lettered_and_the_rest_goes_on(
+    shop: Harness, value: bytes, headers: tuple[tuple[str, bytes], ...]
+) -> None:
+    poison = Message("rapport.feedback", "t1", value, headers)
+    await shop.deliver([poison, encode(shop.event(ItemSold(till="t1", item="tea")))])
+
+    assert shop.published(TillCounted).data.total == 1
+    assert [record.topic for record in shop.bus.records].count("rapport.dlq") == 1
+
+
+async def test_a_redriven_event_reaches_only_its_group(shop: Harness) -> None:
+    await shop.given(
+        shop.event(ItemSold(till="t1", item="tea"), redrive="somebody else"),
+        shop.event(ItemSold(till="t1", item="cake"), redrive="shop"),
+    )
+
+    counted = await till(shop)
+    assert counted is not None
+    assert counted.items == ["cake"]
+
+
+async def test_an_older_event_of_the_same_subject_is_skipped_unless_redriven(
+    shop: Harness,
+) -> None:
+    newer = shop.event(ItemSold(till="t1", item="b"), subject="s", sequence="0000000002.000")
+    older = shop.event(ItemSold(till="t1", item="a"), subject="s", sequence="0000000001.000")
+    again = shop.event(
+        ItemSold(till="t1", item="a"), subject="s", sequence="0000000001.000", redrive="shop"
+    )
+    await shop.given(newer, older)
+    counted = await till(shop)
+    assert counted is not None
+    assert counted.items == ["b"]
+
+    await shop.given(again)
+    counted = await till(shop)
+    assert counted is not None
+    assert counted.items == ["b", "a"]
+
+
+async def test_trouble_of_our_own_is_waited_out(shop: Harness) -> None:
+    shop.running.resources.failures = [TemporaryError("the store is away", delay=0.0)]
+    waiting = shop.running.clock
+    naps: list[float] = []
+
+    async def nap(seconds: float) -> None:
+        naps.append(seconds)
+
+    waiting.sleep = nap  # type: ignore[method-assign]
+    await shop.given(ItemSold(till="t1", item="tea"))
+
+    assert len(naps) == 1
+    assert shop.published(TillCounted).data.total == 1
+
+
+async def test_what_falls_due_happens_once_with_its_due_time(shop: Harness) -> None:
+    await shop.given(ItemSold(till="t1", item="tea"))
+    await shop.advance(hours=7)
+    assert shop.all(TillClosed) == []
+
+    await shop.advance(hours=50)
+    assert shop.published(TillClosed).time == MORNING + timedelta(hours=8)
+    assert shop.running.resources.after_close == ["t1"]
+
+
+async def test_a_command_with_the_same_key_is_applied_once(shop: Harness) -> None:
+    for _ in range(3):
+        answer = await shop.call(
+            "POST", "/shop/v1/tills/t1/sales", headers={"Idempotency-Key": "k"}
+        )
+        assert answer.json() == {"total": 5}
+    assert shop.published(TillCounted).data.total == 5
+
+
+async def test_a_command_on_a_changed_aggregate_is_refused(shop: Harness) -> None:
+    await shop.call("POST", "/shop/v1/tills/t1/sales")
+    await shop.call("POST", "/shop/v1/tills/t1/sales")
+    answer = await shop.call("POST", "/shop/v1/tills/t1/sales", headers={"If-Match": '"1"'})
+
+    assert answer.status_code == 412
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_refused_command_changes_nothing(shop: Harness) -> None:
+    await shop.given(ItemSold(till="t1", item="tea"))
+    await shop.advance(hours=9)
+    answer = await shop.call("POST", "/shop/v1/tills/t1/sales")
+
+    assert (answer.status_code, answer.json()["detail"]) == (409, "the till is closed")
+
+
+async def test_a_lost_race_is_decided_again(shop: Harness) -> None:
+    await shop.given(ItemSold(till="t1", item="tea"))
+    engine = shop.running.engine
+    first = True
+
+    def overtaken(current: Till | None) -> Till:
+        nonlocal first
+        assert current is not None
+        current.total += 100
+        return current
+
+    original = engine.store.save_many
+
+    async def somebody_is_faster(changes):  # type: ignore[no-untyped-def]
+        nonlocal first
+        if first:
+            first = False
+            other = await engine.store.get(Till, "t1")
+            assert other is not None
+            other.total += 1
+            await original([type(changes[0])(other, ())])
+        return await original(changes)
+
+    engine.store.save_many = somebody_is_faster  # type: ignore[method-assign]
+    await engine.apply(Till, {"t1": [Step(Cause(id="c", time=MORNING), overtaken)]})
+
+    counted = await till(shop)
+    assert counted is not None
+    assert (counted.total, counted.version) == (102, 3)
+
+
+async def test_a_drill_never_mixes_with_the_real_thing(shop: Harness) -> None:
+    await shop.given(ItemSold(till="t1", item="tea"))
+    await shop.given(shop.event(ItemSold(till="t1", item="drill"), exercise="fire drill"))
+
+    counted = await till(shop)
+    assert counted is not None
+    assert counted.items == ["tea"]
+    assert "rapport.dlq" in [record.topic for record in shop.bus.records]
+
+
+async def test_a_circle_of_events_is_stopped(shop: Harness) -> None:
+    await shop.given(shop.event(ItemSold(till="t1", item="tea"), hops=16))
+
+    assert shop.all(TillCounted) == []
+    assert [record.topic for record in shop.bus.records] == ["rapport.dlq"]

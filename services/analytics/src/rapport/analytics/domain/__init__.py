@@ -1,0 +1,1 @@
+"""What analytics decides: pure models and functions that know nothing of bus, store or HTTP."""
