@@ -1,8 +1,8 @@
 """Back-test of burst detection on real recordings: what it catches, how soon, at what noise.
 
-`python benchmarks/burst_backtest.py FOLDER` plays two public sets through the detector.
-`FOLDER/nab` holds mentions of brands with labelled anomalies (Numenta Anomaly Benchmark): recall over
-the labelled windows, alarms outside them per day, lead before the labelled moment.
+`python -m benchmarks.burst_backtest FOLDER` plays two public sets through the detector.
+`FOLDER/nab` holds mentions of brands with labelled anomalies (Numenta Anomaly Benchmark): recall
+over the labelled windows, alarms outside them per day, lead before the labelled moment.
 `FOLDER/crisislex` holds posts around crises whose onset is known (CrisisLex T26): delay after the
 onset, posts seen by then, lead before the busiest hour of the first day. A set that is absent is
 named as absent; with neither the exit status is 2.
@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for absent in (path for path in (nab, crisislex) if not path.is_dir()):
         print(f"ABSENT: {absent}: nothing was measured on it", file=sys.stderr)
     if nab.is_dir():
-        print("\n".join(report_brands(read_nab(nab), policy)))
+        print("\n".join(report_brands(read_nab(nab), policy)), end="\n\n")
     if crisislex.is_dir():
         print("\n".join(report_crises(read_crises(crisislex), policy)))
     return 0 if nab.is_dir() or crisislex.is_dir() else 2

@@ -1,10 +1,11 @@
 """Policies: YAML that people write, checked at the start, known by the hash of what it says.
 
 A mistake stops the start with file, line, field and reason. Anchors, aliases and duplicate keys are
-refused: a policy says each thing once.
+refused: a policy says each thing once. `context` is what a model's validators are told of other
+policies (which teams there are), so that a name that nothing has is a mistake with a line, too.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
@@ -31,22 +32,30 @@ class Policy(Generic[M]):
     hash: str
 
 
-def parse_policy(text: str, model: type[M], name: str) -> Policy[M]:
+def parse_policy(
+    text: str, model: type[M], name: str, context: Mapping[str, Any] | None = None
+) -> Policy[M]:
     """Return the policy in `text`; raises Invalid with `name:line: field: reason` for each mistake."""
-    rules = parse_yaml(text, model, name)
+    rules = parse_yaml(text, model, name, context)
     return Policy(rules, text, sha256(rules.model_dump_json().encode()).hexdigest())
 
 
-def load_policy(service: str, name: str, model: type[M], folder: Path | None = None) -> Policy[M]:
+def load_policy(
+    service: str,
+    name: str,
+    model: type[M],
+    folder: Path | None = None,
+    context: Mapping[str, Any] | None = None,
+) -> Policy[M]:
     """Return policy `name` of a service: `folder/service/name.yaml` if there, else the built-in one."""
     own = folder / service / f"{name}.yaml" if folder is not None else None
     if own is not None and own.exists():
-        return parse_policy(own.read_text("utf-8"), model, str(own))
+        return parse_policy(own.read_text("utf-8"), model, str(own), context)
     built_in = files(f"rapport.{service}").joinpath("policy", f"{name}.yaml")
-    return parse_policy(built_in.read_text("utf-8"), model, f"{service}/{name}.yaml")
+    return parse_policy(built_in.read_text("utf-8"), model, f"{service}/{name}.yaml", context)
 
 
-def parse_yaml(text: str, model: type[M], name: str) -> M:
+def parse_yaml(text: str, model: type[M], name: str, context: Mapping[str, Any] | None = None) -> M:
     """Return the YAML mapping in `text` as `model`; raises Invalid as `parse_policy` does."""
     try:
         root = yaml.compose(text, Loader=yaml.CSafeLoader)
@@ -57,7 +66,7 @@ def parse_yaml(text: str, model: type[M], name: str) -> M:
         problems, values, root = [_problem(mark, getattr(error, "problem", "not YAML"))], None, None
     if not problems:
         try:
-            return model.model_validate(values)
+            return model.model_validate(values, context=context)
         except ValidationError as error:
             problems = [
                 (_line(root, item["loc"]), _field(item["loc"]), item["msg"])

@@ -21,7 +21,9 @@ from rapport.common.auth import ROLES, Signer, Verifier
 from rapport.common.bus.port import Handler, Position, Subscription
 from rapport.common.clock import ManualClock
 from rapport.common.events import Event, EventData, Message, Record, decode, encode
+from rapport.common.events.codec import event_type
 from rapport.common.events.ids import random_id
+from rapport.common.events.topics import DEAD_LETTERS
 from rapport.common.runtime import Running, Service
 from rapport.common.settings import Settings
 from rapport.common.store.sqlite import SqliteStore
@@ -162,7 +164,7 @@ class Harness:
         decoded = [
             decode(item)
             for item in self.bus.records
-            if dict(item.headers)["ce_type"] == type.TYPE.encode()
+            if event_type(item.headers) == type.TYPE and item.topic != DEAD_LETTERS.name
         ]
         return [event for event in decoded if isinstance(event.data, type)]  # type: ignore[misc]
 
@@ -173,8 +175,11 @@ class Harness:
         return found[0]
 
     def types(self) -> list[str]:
-        """Return the types of everything published, in order."""
-        return [dict(item.headers)["ce_type"].decode() for item in self.bus.records]
+        """Return the types of everything published, in order; of dead letters, the topic."""
+        return [
+            item.topic if item.topic == DEAD_LETTERS.name else str(event_type(item.headers))
+            for item in self.bus.records
+        ]
 
     async def call(
         self,

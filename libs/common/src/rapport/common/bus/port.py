@@ -12,13 +12,20 @@ Promises, kept by every adapter and held to by `tests/contract/bus.py`:
   partition, loudly.
 - `stop` (and a revoked partition) lets a running handler finish for up to `drain` seconds, then
   cancels it; what was not finished is delivered again.
+- A message has up to 1,000,000 bytes of key and value and 32 KiB of headers, which together fit
+  Kafka's default limit; a larger one, or one for a topic that was not declared, is a PermanentError.
+  A key, value or header comes back as it was, byte for byte.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
+from rapport.common.errors import PermanentError
 from rapport.common.events.codec import Message, Record
+
+MESSAGE_LIMIT: Final = 1_000_000
+HEADERS_LIMIT: Final = 32 * 1024
 
 Handler = Callable[[Sequence[Record]], Awaitable[None]]
 """Gets one partition's next records (1 to `max_batch`, in order); returning means they are done."""
@@ -35,8 +42,19 @@ class Lag:
     seconds: float
 
 
+class Expired(PermanentError):
+    """What was to be read has left the log."""
+
+    status = 410
+    title = "No longer kept"
+
+
 class Subscription(Protocol):
     """A group's reading of its topics, from `subscribe` until `stop`."""
+
+    @property
+    def failures(self) -> Mapping[Position, Exception]:
+        """The partitions that stopped, each with what its handler raised."""
 
     async def stop(self, drain: float = 20.0) -> None:
         """Stop reading; a running handler has `drain` seconds to finish."""
@@ -65,9 +83,11 @@ class Bus(Protocol):
     def tail(
         self, topics: Sequence[str], after: Mapping[Position, int] | None = None
     ) -> AsyncIterator[Sequence[Record]]:
-        """Read without a group, endlessly: what comes after the given offsets, None means from now.
+        """Read without a group, until the bus stops; each item is of one partition.
 
-        Raises `Expired` where a given offset has left the log.
+        Starts after the given offsets (-1 is before the first), in a partition without one at its
+        end. Not given at all, it starts at the ends at the time it is first awaited. Raises
+        `Expired` where what comes next has left the log.
         """
 
     async def ends(self, topics: Sequence[str]) -> dict[Position, int]:

@@ -1,30 +1,84 @@
 """Events as bytes: CloudEvents' Kafka binary mode, by hand because every event passes here twice.
 
 `encode` and `decode` are each other's inverse (a property test holds them to it, with the CloudEvents
-SDK as the oracle for the headers). Structured JSON is for people, HTTP and live streams.
+SDK as the oracle for the headers). Structured JSON is for people, HTTP and live streams. Packed headers
+are for adapters that keep messages in a database.
 """
 
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar
+
+from pydantic import ValidationError
 
 from rapport.common.errors import PermanentError
 from rapport.common.events.envelope import CATALOGUE, Event, EventData
 
 Data = TypeVar("Data", bound=EventData)
 
-Headers = tuple[tuple[str, bytes], ...]
+Headers = Iterable[tuple[str, bytes]]
+"""Pairs of a name and a value; can be gone through any number of times."""
 
-CONTENT_TYPE: Final = ("content-type", b"application/json")
-SPEC_VERSION: Final = ("ce_specversion", b"1.0")
-_OPTIONAL: Final = ("causationid", "sequence", "exercise", "redrive")
+_ALWAYS: Final = (
+    "ce_specversion",
+    "content-type",
+    "ce_type",
+    "ce_id",
+    "ce_source",
+    "ce_subject",
+    "ce_time",
+    "ce_partitionkey",
+    "ce_correlationid",
+    "ce_hops",
+)
+_SOMETIMES: Final = (
+    ("causationid", "ce_causationid"),
+    ("sequence", "ce_sequence"),
+    ("exercise", "ce_exercise"),
+    ("redrive", "ce_redrive"),
+    ("traceparent", "traceparent"),
+)
+_HISTORICAL: Final = "ce_historical"
+_REQUIRED: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time")
+_READ: Final = frozenset((*_ALWAYS, _HISTORICAL, *(header for _, header in _SOMETIMES)))
+_END: Final = b"\0"
+_ESCAPE: Final = b"\1"
+
+
+class PackedHeaders:
+    """Headers as two blobs, their names and their values; unpacked whenever they are gone through."""
+
+    __slots__ = ("names", "values")
+
+    def __init__(self, names: bytes, values: bytes) -> None:
+        self.names = names
+        self.values = values
+
+    @classmethod
+    def of(cls, names: tuple[str, ...], values: Sequence[bytes]) -> "PackedHeaders":
+        """Return the headers of these names with these values."""
+        return cls(_pack_names(names), _pack(values))
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        return zip(_unpack_names(self.names), _unpack(self.values), strict=True)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Iterable) and tuple(self) == tuple(other)
+
+    def __repr__(self) -> str:
+        return f"PackedHeaders({tuple(self)})"
 
 
 class Message(NamedTuple):
-    """What is published: a topic, the key that must stay in order, headers and the value's bytes."""
+    """What is published: a topic, the key that must stay in order, headers and the value's bytes.
+
+    Only a foreign record that is passed on as it was lacks a key or a value.
+    """
 
     topic: str
-    key: str
-    value: bytes
+    key: str | None
+    value: bytes | None
     headers: Headers
 
 
@@ -56,28 +110,37 @@ def encode(event: Event[EventData], topic: str | None = None) -> Message:
         if declared is None:
             raise TypeError(f"{event.type} has no topic of its own")
         topic = declared.name
-    headers = [
-        SPEC_VERSION,
-        ("ce_id", event.id.encode()),
-        ("ce_source", event.source.encode()),
-        ("ce_type", event.type.encode()),
-        ("ce_subject", event.subject.encode()),
-        ("ce_time", event.time.isoformat().encode()),
-        ("ce_partitionkey", event.partitionkey.encode()),
-        ("ce_correlationid", event.correlationid.encode()),
-        ("ce_hops", b"%d" % event.hops),
-        CONTENT_TYPE,
+    names = _ALWAYS
+    values = [
+        b"1.0",
+        b"application/json",
+        event.type.encode(),
+        event.id.encode(),
+        event.source.encode(),
+        event.subject.encode(),
+        event.time.isoformat().encode(),
+        event.partitionkey.encode(),
+        event.correlationid.encode(),
+        b"%d" % event.hops,
     ]
-    for name in _OPTIONAL:
+    for name, header in _SOMETIMES:
         value = getattr(event, name)
         if value is not None:
-            headers.append((f"ce_{name}", value.encode()))
+            names += (header,)
+            values.append(value.encode())
     if event.historical:
-        headers.append(("ce_historical", b"true"))
-    if event.traceparent is not None:
-        headers.append(("traceparent", event.traceparent.encode()))
-    value = event.data.__pydantic_serializer__.to_json(event.data)
-    return Message(topic, event.partitionkey, value, tuple(headers))
+        names += (_HISTORICAL,)
+        values.append(b"true")
+    data = event.data.__pydantic_serializer__.to_json(event.data)
+    return Message(topic, event.partitionkey, data, PackedHeaders.of(names, values))
+
+
+def pack(headers: Headers) -> PackedHeaders:
+    """Return `headers` packed, unless they are already."""
+    if isinstance(headers, PackedHeaders):
+        return headers
+    names, values = tuple(zip(*headers, strict=True)) or ((), ())
+    return PackedHeaders.of(names, values)
 
 
 def event_type(headers: Headers) -> str | None:
@@ -96,37 +159,33 @@ def decode(record: Record | Message) -> Event[EventData]:
     """
     if record.value is None:
         raise Undecodable("the record has no value")
+    attributes = _attributes(record.headers)
+    known = CATALOGUE.get(attributes["ce_type"])
+    if known is None:
+        raise Undecodable("the event type is not known here")
+    find = attributes.get
     try:
-        attributes = {name: value.decode() for name, value in record.headers}
-        if attributes["ce_specversion"] != "1.0":
-            raise Undecodable(f"CloudEvents version {attributes['ce_specversion']!r} is not 1.0")
-        type = attributes["ce_type"]
-        known = CATALOGUE.get(type)
-        if known is None:
-            raise Undecodable(f"the event type {type!r} is not known here")
         return Event(
             id=attributes["ce_id"],
             source=attributes["ce_source"],
-            type=type,
-            subject=attributes.get("ce_subject", ""),
-            time=datetime.fromisoformat(attributes["ce_time"]),
+            type=attributes["ce_type"],
+            subject=find("ce_subject", ""),
+            time=_utc(attributes["ce_time"]),
             data=known.__pydantic_validator__.validate_json(record.value),
-            partitionkey=attributes.get("ce_partitionkey", record.key or ""),
-            correlationid=attributes.get("ce_correlationid", attributes["ce_id"]),
-            causationid=attributes.get("ce_causationid"),
-            sequence=attributes.get("ce_sequence"),
-            exercise=attributes.get("ce_exercise"),
-            historical=attributes.get("ce_historical") == "true",
-            hops=int(attributes.get("ce_hops", "0")),
-            redrive=attributes.get("ce_redrive"),
-            traceparent=attributes.get("traceparent"),
+            partitionkey=find("ce_partitionkey", record.key or ""),
+            correlationid=find("ce_correlationid", attributes["ce_id"]),
+            causationid=find("ce_causationid"),
+            sequence=find("ce_sequence"),
+            exercise=find("ce_exercise"),
+            historical=find("ce_historical") == "true",
+            hops=int(find("ce_hops", "0")),
+            redrive=find("ce_redrive"),
+            traceparent=find("traceparent"),
         )
-    except KeyError as missing:
-        raise Undecodable(f"the header {missing.args[0]} is missing") from None
-    except UnicodeDecodeError:
-        raise Undecodable("a header is not UTF-8") from None
-    except ValueError as error:
-        raise Undecodable(_what_is_wrong(error)) from None
+    except ValidationError as error:
+        raise Undecodable(_what_does_not_fit(error)) from None
+    except (ValueError, OverflowError):
+        raise Undecodable("an attribute is not of its type") from None
 
 
 def structured(event: Event[EventData]) -> dict[str, Any]:
@@ -143,22 +202,71 @@ def structured(event: Event[EventData]) -> dict[str, Any]:
         "correlationid": event.correlationid,
         "hops": event.hops,
     }
-    for name in _OPTIONAL:
+    for name, _ in _SOMETIMES:
         value = getattr(event, name)
         if value is not None:
             attributes[name] = value
     if event.historical:
         attributes["historical"] = True
-    if event.traceparent is not None:
-        attributes["traceparent"] = event.traceparent
     attributes["data"] = event.data.model_dump(mode="json")
     return attributes
 
 
-def _what_is_wrong(error: ValueError) -> str:
-    details = getattr(error, "errors", None)
-    if details is None:
-        return "an attribute is not of its type"
-    first = details(include_input=False, include_url=False, include_context=False)[0]
-    place = "/".join(str(step) for step in first["loc"])
-    return f"the data do not fit the type: /{place}: {first['type']}"
+def _attributes(headers: Headers) -> dict[str, str]:
+    """Return the headers as text; raises `Undecodable` unless they are CloudEvents 1.0."""
+    try:
+        attributes = {name: value.decode() for name, value in headers if name in _READ}
+    except UnicodeDecodeError:
+        raise Undecodable("a header is not UTF-8") from None
+    for name in _REQUIRED:
+        if not attributes.get(name):
+            raise Undecodable(f"the header {name} is missing")
+    if attributes["ce_specversion"] != "1.0":
+        raise Undecodable("the header ce_specversion is not 1.0")
+    return attributes
+
+
+def _utc(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return time if time.tzinfo is UTC else time.astimezone(UTC)
+
+
+def _what_does_not_fit(error: ValidationError) -> str:
+    """Name the event's field at fault; steps below it may be keys, which are content."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    place = "".join(f"/{step}" for step in first["loc"][:1])
+    return f"the data do not fit the type: {place or 'the whole'}: {first['type']}"
+
+
+@lru_cache(maxsize=1024)
+def _pack_names(names: tuple[str, ...]) -> bytes:
+    return _pack([name.encode() for name in names])
+
+
+@lru_cache(maxsize=1024)
+def _unpack_names(names: bytes) -> tuple[str, ...]:
+    return tuple(name.decode() for name in _unpack(names))
+
+
+def _pack(parts: Sequence[bytes]) -> bytes:
+    """Return byte strings as one, each closed by a NUL; a NUL inside one is escaped."""
+    packed = _END.join((*parts, b""))
+    if _ESCAPE in packed or packed.count(_END) != len(parts):
+        packed = _END.join((*map(_escape, parts), b""))
+    return packed
+
+
+def _unpack(packed: bytes) -> list[bytes]:
+    parts = packed.split(_END)
+    parts.pop()
+    return [_unescape(part) for part in parts] if _ESCAPE in packed else parts
+
+
+def _escape(part: bytes) -> bytes:
+    return part.replace(_ESCAPE, b"\1a").replace(_END, b"\1b")
+
+
+def _unescape(part: bytes) -> bytes:
+    return part.replace(b"\1b", _END).replace(b"\1a", _ESCAPE)

@@ -40,6 +40,7 @@ class NotificationRequested(NotificationEvent):
     text: Annotated[str, Personal(of="recipient")]
     data: Annotated[dict[str, Any], Personal(of="recipient")] = {}
     in_reply_to: str | None = None
+    stakeholder: str | None = None
 
 
 @event("rapport.notification.delivered.v1", NOTIFICATIONS, key="recipient")

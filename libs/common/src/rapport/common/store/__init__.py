@@ -1,4 +1,4 @@
-"""The store: aggregates and facts, each write atomic, with the same promises on SQLite and MongoDB."""
+"""The store: aggregates and facts, written atomically, with the same promises on every database."""
 
 from rapport.common.store.port import Change, Page, Range, Store, Tally, Where
 

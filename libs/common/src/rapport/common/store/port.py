@@ -2,28 +2,31 @@
 
 Promises, kept by every adapter and held to by `tests/contract/store.py`:
 
-- A save is one atomic, durable write: it happens only if the stored version is still the one that the
-  change was decided on (compare-and-swap; version 0 means that nothing was stored), raises the version
-  by one and appends the change's messages to the aggregate's outbox. Several changes are one bulk
-  write, each succeeding or losing by itself.
-- An outbox keeps its order. Clearing removes exactly the named messages and leaves the version alone.
+- A save is one atomic, durable write: it happens only if the stored version is still the one that
+  the change was decided on (compare-and-swap; version 0 means that nothing was stored), raises the
+  version by one and appends the change's messages to the aggregate's outbox. Several changes are
+  one bulk write, each succeeding or losing by itself. A call that fails may have done its work.
+- An outbox keeps its order. Clearing removes exactly the named messages and leaves the version.
 - Inserting a fact whose id is there already does nothing.
 - Reads see every save that returned before they began.
-- A document of a newer schema number than the code's raises TemporaryError (another process, already
-  upgraded, wrote it). An adapter in trouble raises TemporaryError.
+- A document of a newer schema number than the code's raises TemporaryError (another process,
+  already upgraded, wrote it). An adapter in trouble raises TemporaryError, one whose data are
+  damaged PermanentError.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-from rapport.common.aggregate import Aggregate, Fact
+from rapport.common.aggregate import OUTBOX_LIMIT, Aggregate, Fact
+from rapport.common.errors import PermanentError
 from rapport.common.events.codec import Message
 
+MESSAGE_LIMIT: Final = 256 * 1024
+
 A = TypeVar("A", bound=Aggregate)
-F = TypeVar("F", bound=Fact)
-Stored = TypeVar("Stored", Aggregate, Fact)
+Stored = TypeVar("Stored", bound=Aggregate | Fact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,21 @@ Where = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One aggregate to save, as decided on its `version`, and the messages that follow from it."""
+    """One aggregate to save, as decided on its `version`, and the messages that follow from it.
+
+    Raises PermanentError for more than 200 messages, or one whose value is over 256 KiB: no such
+    change reaches a store.
+    """
 
     aggregate: Aggregate
     messages: Sequence[tuple[str, Message]] = ()  # (event id, message)
+
+    def __post_init__(self) -> None:
+        name = self.aggregate.COLLECTION
+        if len(self.messages) > OUTBOX_LIMIT:
+            raise PermanentError(f"more than {OUTBOX_LIMIT} events for one save of {name}")
+        if any(len(message.value or b"") > MESSAGE_LIMIT for _, message in self.messages):
+            raise PermanentError(f"an event of {name} is over {MESSAGE_LIMIT // 1024} KiB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,4 +153,7 @@ class Store(Protocol):
     async def waiting(
         self, kind: type[Aggregate], before: datetime, *, limit: int = 500
     ) -> list[str]:
-        """Return ids of aggregates whose outbox holds something saved before `before` (system time)."""
+        """Return ids of aggregates whose outbox holds something saved before `before`.
+
+        The oldest come first; `before` is the machine's time, whatever the service's clock says.
+        """

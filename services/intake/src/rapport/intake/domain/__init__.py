@@ -1,0 +1,37 @@
+"""What comes in: what a sender may send, how foreign documents become it, and what it is called."""
+
+from rapport.intake.domain.batch import BatchItem, read_array, read_lines
+from rapport.intake.domain.identity import (
+    case_id,
+    content_digest,
+    feedback_id,
+    feedback_id_of_event,
+    id_prefix_of,
+    reference_of,
+)
+from rapport.intake.domain.mapping import Mapping, parse_mapping, serving
+from rapport.intake.domain.strict_json import parse_array, parse_json
+from rapport.intake.domain.submission import Submission, read_submission
+from rapport.intake.domain.translation import apply, apply_all, origin_of
+
+__all__ = [
+    "BatchItem",
+    "Mapping",
+    "Submission",
+    "apply",
+    "apply_all",
+    "case_id",
+    "content_digest",
+    "feedback_id",
+    "feedback_id_of_event",
+    "id_prefix_of",
+    "origin_of",
+    "parse_array",
+    "parse_json",
+    "parse_mapping",
+    "read_array",
+    "read_lines",
+    "read_submission",
+    "reference_of",
+    "serving",
+]

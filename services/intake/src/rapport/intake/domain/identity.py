@@ -46,9 +46,9 @@ def feedback_id(
     return random_id()
 
 
-def feedback_id_of_event(source: str, event_id: str) -> str:
-    """Return the id of feedback that came as a CloudEvent, known by its source and id."""
-    return derived_id("feedback by event", source, event_id)
+def feedback_id_of_event(source: str, event_id: str, position: int = 0) -> str:
+    """Return the id of feedback that came in a CloudEvent, as item `position` of its data."""
+    return derived_id("feedback by event", source, event_id, str(position))
 
 
 def case_id(client: str, submission: Submission, feedback: str) -> str:

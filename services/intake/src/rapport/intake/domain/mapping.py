@@ -17,10 +17,12 @@ found when it is read, with file, line and field. docs/mappings.md teaches the l
 `rapport.intake.domain.translation` speaks it.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import Annotated, Any, Final, Self
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Final, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -35,12 +37,14 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from rapport.common.errors import Invalid
 from rapport.common.matching import Conditions
 from rapport.common.policy import parse_yaml
-from rapport.intake.domain.targets import Form, Scalar, as_text, check_constant, form_of
+from rapport.intake.domain.targets import Form, Scalar, check_constant, form_of
 
 Location = tuple[str | int, ...]
+
+REFERENCE: Final = re.compile(r"\{([^{}]+)\}")
+"""A path in a template."""
 
 ZONED_FORMATS: Final = frozenset({"unix", "unix_ms"})
 """Date formats that name an instant by themselves; the others are "iso" and strptime's."""
@@ -74,7 +78,9 @@ def _table(value: object) -> object:
         raise _refusal("must be a table like {Phone: hotline, Mail: email}")
     if any(key is None or isinstance(key, bool) for key in value):
         raise _refusal('put quotes around yes, no, on, off and null: "Yes": ...')
-    return {fold(str(key)): _scalar_or_nothing(item) for key, item in value.items()}
+    if len({fold(str(key)) for key in value}) < len(value):
+        raise _refusal("tells a value twice (case and outer spaces do not count)")
+    return {str(key): _scalar_or_nothing(item) for key, item in value.items()}
 
 
 def fold(value: str) -> str:
@@ -87,6 +93,13 @@ def _zone(value: str) -> str:
         return ZoneInfo(value).key
     except (LookupError, ValueError, OSError):
         raise _refusal("is not a time zone like Europe/Berlin or UTC") from None
+
+
+def _template(value: str) -> str:
+    around = REFERENCE.sub("", value)
+    if around == value or "{" in around or "}" in around:
+        raise _refusal('must hold names in braces, like "{Product}: {Issue}"')
+    return value
 
 
 def _formats(value: object) -> object:
@@ -110,6 +123,7 @@ def _check_format(pattern: object) -> None:
 
 
 Path = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
+Template = Annotated[str, Field(strict=True, max_length=500), AfterValidator(_template)]
 Zone = Annotated[str, Field(strict=True), AfterValidator(_zone)]
 Constant = Annotated[Scalar, PlainValidator(_scalar)]
 
@@ -117,23 +131,30 @@ Constant = Annotated[Scalar, PlainValidator(_scalar)]
 class Written(BaseModel):
     """Base of what people write: an unknown name is refused with the nearest known one."""
 
+    SHAPE: ClassVar[str] = "must be a table of names and values"
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
     def _knows_every_name(cls, written: object) -> object:
-        if isinstance(written, dict):
-            known = [field.alias or name for name, field in cls.model_fields.items()]
-            _raise_all(cls.__name__, _unknown_names(written, known))
+        if not isinstance(written, dict):
+            raise _refusal(cls.SHAPE)
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        _raise_all(cls.__name__, _unknown_names(written, known))
         return written
 
 
 def _unknown_names(written: dict[Any, Any], known: list[str]) -> Iterator[tuple[Location, str]]:
-    for name in written:
-        if name not in known:
-            near = get_close_matches(str(name), known, n=1)
-            hint = f"is it {near[0]}?" if near else f"known are {', '.join(known)}"
-            yield (str(name),), f"is not known here; {hint}"
+    for name in filter(lambda name: name not in known, written):
+        near = get_close_matches(str(name), known, n=1)
+        if near:
+            hint = f"is it {near[0]}?"
+        elif written[name] is None:
+            hint = "braces without quotes mean something else in YAML: write the name without them"
+        else:
+            hint = f"known are {', '.join(known)}"
+        yield (str(name),), f"is not known here; {hint}"
 
 
 def _as_rule(written: object) -> object:
@@ -148,10 +169,10 @@ class Rule(Written):
     where nothing was found; with `values` also where the table does not list what was found.
     """
 
+    SHAPE = "must be the name of a column, a path, or a rule like {from: Via, otherwise: web}"
+
     path: Path | None = Field(None, alias="from")
-    template: Annotated[str, Field(strict=True, max_length=500, pattern=r"\{[^{}]+\}")] | None = (
-        None
-    )
+    template: Template | None = None
     first: tuple["RuleOrPath", ...] | None = Field(None, min_length=1, max_length=20)
     join: str | None = None
     split: Annotated[str, Field(min_length=1)] | None = None
@@ -162,10 +183,17 @@ class Rule(Written):
     zone: Zone | None = None
 
     @model_validator(mode="after")
-    def _has_one_origin(self) -> Self:
+    def _holds_together(self) -> Self:
         if [self.path, self.template, self.first].count(None) != 2:
             raise _refusal("needs one of from, template, first")
+        if self.split is None and "part" in self.model_fields_set:
+            raise _refusal("has a part, but nothing to split at")
         return self
+
+    @cached_property
+    def table(self) -> dict[str, Scalar | None]:
+        """The `values` by the form in which they are compared."""
+        return {fold(key): value for key, value in (self.values or {}).items()}
 
 
 RuleOrPath = Annotated[Rule, BeforeValidator(_as_rule)]

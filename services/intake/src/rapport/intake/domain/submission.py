@@ -48,6 +48,21 @@ OF_CONTACT: Final = Personal(of="contact")
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_COUNT: Final = 10**15
 
+_EMAIL: Final = r"^([^@\s<>]+@[^@\s<>]+)?$"
+_PHONE: Final = r"^(.*\d.*\d.*\d.*)?$"
+_WEB_ADDRESS: Final = r"^(https?://[^\s/].*)?$"
+_NETWORK: Final = r"^[a-z0-9_-]{1,40}$"
+_MEDIA_TYPE: Final = r"^[\w.+-]+/[\w.+-]+$"
+_SHA256: Final = r"^[0-9a-f]{64}$"
+_FORMS: Final = {
+    _EMAIL: "is not an e-mail address",
+    _PHONE: "is not a telephone number",
+    _WEB_ADDRESS: "is not a web address (http or https)",
+    _NETWORK: "is not the name of a network like telegram (a-z, 0-9, _, -)",
+    _MEDIA_TYPE: "is not a media type like image/jpeg",
+    _SHA256: "is not a SHA-256 digest in 64 lower-case hex digits",
+}
+
 
 def _cleaned(value: str) -> str:
     return value if value.isascii() and value.isprintable() else clean(value)
@@ -74,7 +89,11 @@ def _present(value: str | None) -> str:
 
 
 def _timestamp(value: object) -> object:
-    if isinstance(value, str) and value[4:5] != "-":
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be a date and time as text, like 2026-03-18T09:30:00Z")
+    if value[4:5] != "-":
         raise ValueError("is not a date and time like 2026-03-18T09:30:00Z")
     return value
 
@@ -98,18 +117,27 @@ Identifier = Annotated[
     str, StringConstraints(max_length=300, strip_whitespace=True), AfterValidator(_identifier)
 ]
 Handle = Annotated[Identifier, AfterValidator(_present)]
-Email = Annotated[Identifier, Field(max_length=254, pattern=r"^([^@\s<>]+@[^@\s<>]+)?$")]
-Phone = Annotated[Identifier, Field(max_length=50, pattern=r"^(.*\d.*\d.*\d.*)?$")]
+Network = Annotated[str, Field(pattern=_NETWORK)]
+Email = Annotated[
+    str,
+    StringConstraints(max_length=254, strip_whitespace=True, pattern=_EMAIL),
+    AfterValidator(_identifier),
+]
+Phone = Annotated[
+    str,
+    StringConstraints(max_length=50, strip_whitespace=True, pattern=_PHONE),
+    AfterValidator(_identifier),
+]
 WebAddress = Annotated[
     str,
-    StringConstraints(max_length=2_000, strip_whitespace=True, pattern=r"^(https?://[^\s/].*)?$"),
+    StringConstraints(max_length=2_000, strip_whitespace=True, pattern=_WEB_ADDRESS),
     AfterValidator(_identifier),
 ]
 Count = Annotated[int, Strict(), Field(ge=0, le=_MAX_COUNT)]
 Number = Annotated[float, Strict(), Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Flag = Annotated[bool, Strict()]
 Handles = Annotated[
-    dict[Handle, Handle], Field(max_length=10), AfterValidator(_in_order), _null_is({})
+    dict[Network, Handle], Field(max_length=10), AfterValidator(_in_order), _null_is({})
 ]
 Moment = Annotated[
     AwareDatetime,
@@ -178,9 +206,9 @@ class SentAttachment(Sent):
     """A file that came along, known by its SHA-256 digest (64 hex digits); `size` in bytes."""
 
     name: Annotated[Name, OF_CONTACT]
-    media_type: Annotated[str, Field(max_length=127, pattern=r"^[\w.+-]+/[\w.+-]+$")]
+    media_type: Annotated[str, Field(max_length=127, pattern=_MEDIA_TYPE)]
     size: Count
-    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    digest: Annotated[str, Field(pattern=_SHA256)]
 
 
 class Submission(Sent):
@@ -247,7 +275,6 @@ _REASONS: Final = {
     "datetime_from_date_parsing": "is not a date and time like 2026-03-18T09:30:00Z",
     "datetime_object_invalid": "is not a date and time that exists",
     "datetime_parsing": "is not a date and time like 2026-03-18T09:30:00Z",
-    "datetime_type": "must be a date and time as text, like 2026-03-18T09:30:00Z",
     "dict_type": "must be an object of names and texts",
     "enum": "must be one of {expected}",
     "extra_forbidden": "is not a field that can be sent",
@@ -260,8 +287,7 @@ _REASONS: Final = {
     "less_than_equal": "must not be above {le}",
     "missing": "is required",
     "model_type": "must be an object",
-    "string_pattern_mismatch": "does not have the form that this field needs",
-    "string_too_long": "is longer than {max_length} characters",
+    "string_too_long": "is longer than {max_length:,} characters",
     "string_type": "must be text",
     "string_unicode": "is not valid Unicode (UTF-8)",
     "timezone_aware": "needs a time and a time zone, like 2026-03-18T09:30:00Z",
@@ -287,4 +313,6 @@ def _fields(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
 
 
 def _reason(kind: str, context: Mapping[str, Any]) -> str:
+    if kind == "string_pattern_mismatch":
+        return _FORMS[context["pattern"]]
     return _REASONS.get(kind, "is not valid").format_map(context)

@@ -27,7 +27,7 @@ class Form(Enum):
     MOMENT = "date and time"
 
 
-_FORMS: Final = {
+FORMS: Final = {
     "rating.value": Form.NUMBER,
     "rating.minimum": Form.NUMBER,
     "rating.maximum": Form.NUMBER,
@@ -45,6 +45,8 @@ _FORMS: Final = {
     ),
     Form.TEXT,
 )
+"""Every field by its dotted name; `contact.handles.` and the name of a network comes on top."""
+
 _HANDLE: Final = re.compile(r"contact\.handles\.[a-z0-9_-]{1,40}")
 _NUMBER: Final = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?")
 _COUNT: Final = re.compile(r"\d{1,15}")
@@ -58,10 +60,10 @@ def form_of(target: str) -> Form:
     """
     if _HANDLE.fullmatch(target):
         return Form.TEXT
-    if target not in _FORMS:
-        near = get_close_matches(target, [*_FORMS, "contact.handles.telegram"], n=1)
+    if target not in FORMS:
+        near = get_close_matches(target, [*FORMS, "contact.handles.telegram"], n=1)
         raise ValueError("is not a field of feedback" + "".join(f"; is it {n}?" for n in near))
-    return _FORMS[target]
+    return FORMS[target]
 
 
 def as_text(value: Scalar) -> str:

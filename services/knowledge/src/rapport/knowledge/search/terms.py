@@ -5,9 +5,9 @@ an ending or a slip of the pen costs a few terms and not the word. In Chinese an
 a character or two in a row, which needs no segmenter. A term is one 64-bit integer, and numpy finds
 those of a whole batch of texts at once:
 
-    one character        its code point                 below 2^21
-    two characters       two code points                below 2^42
-    three letters        three code points              from 2^47
+    a character          its code point                 below 2^21
+    two in a row         their code points              below 2^42
+    three letters        their code points              from 2^47
     a word               a hash of its code points      negative
 """
 
@@ -21,16 +21,19 @@ from numpy.typing import NDArray
 from rapport.common.text import normalise
 
 Integers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Occurrences = tuple[Integers, Integers]
+"""Where terms begin, in characters of the text, and the terms."""
 
 UNSPACED: Final = "\u3040-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-"""Characters of scripts that write words without spaces, as the inside of a regular expression."""
+"""Characters of scripts that put no spaces between words, to be put into `[]` of an expression."""
 
 _NOT_IN_WORDS: Final = re.compile(r"[\W_]+")
 _SPACE: Final = ord(" ")
 _BITS: Final = 21
-"""Bits of a Unicode code point."""
+"""Bits of a code point."""
 
-_WORD_MARK: Final = np.int64(np.iinfo(np.int64).min)
+_WORD: Final = np.int64(np.iinfo(np.int64).min)
 _MULTIPLIERS: Final[Integers] = np.random.default_rng(1729).integers(1, 2**62, 64) * 2 + 1
 
 
@@ -41,25 +44,51 @@ def fold(text: str) -> str:
 
 @lru_cache(maxsize=50_000)
 def fold_word(word: str) -> str:
-    """Return what `fold` makes of a single word, without the spaces around."""
+    """Return what `fold` makes of one word, without the spaces around."""
     return fold(word).strip()
 
 
-def terms_of(folded: str) -> tuple[Integers, Integers]:
-    """Return the terms of a folded text, each as often as it occurs, and where each begins.
+def terms_of(folded: str) -> Occurrences:
+    """Return the terms of a folded text (or several, one after another), each time they occur.
 
-    Positions count characters of the folded text; a term of three letters may begin at the space
-    before its word. The order is the same for the same text.
+    Three letters may begin at the space before their word. Equal terms come in the order in which
+    they begin.
     """
-    codes = np.frombuffer(folded.encode("utf-32-le"), np.uint32).astype(np.int64)
-    unspaced = _is_unspaced(codes)
+    codes = _codes(folded)
+    unspaced = _unspaced(codes)
     letters = np.where(unspaced, _SPACE, codes)
-    found = [*_characters(codes, unspaced), _letters(letters), _words(letters)]
-    positions, terms = zip(*found, strict=True)
-    return np.concatenate(positions), np.concatenate(terms)
+    characters = np.flatnonzero(unspaced)
+    found = [
+        (characters, codes[characters]),
+        _pairs(codes, unspaced),
+        _trigrams(letters),
+        _words(letters),
+    ]
+    return (
+        np.concatenate([positions for positions, _ in found]),
+        np.concatenate([terms for _, terms in found]),
+    )
 
 
-def _is_unspaced(codes: Integers) -> NDArray[np.bool_]:
+def pairs_of(text: str) -> Occurrences:
+    """Return the terms of a text, folded or not, that are two unspaced characters in a row."""
+    codes = _codes(text)
+    return _pairs(codes, _unspaced(codes))
+
+
+def found_in(some: Integers, terms: Integers) -> Mask:
+    """Return which of some values are among the terms, which ascend."""
+    if not len(terms):
+        return np.zeros(len(some), np.bool_)
+    places = np.searchsorted(terms, some).clip(max=len(terms) - 1)
+    return terms[places] == some
+
+
+def _codes(text: str) -> Integers:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.int64)
+
+
+def _unspaced(codes: Integers) -> Mask:
     return (
         ((codes >= 0x3040) & (codes <= 0x9FFF))
         | ((codes >= 0xF900) & (codes <= 0xFAFF))
@@ -67,31 +96,25 @@ def _is_unspaced(codes: Integers) -> NDArray[np.bool_]:
     )
 
 
-def _characters(
-    codes: Integers, unspaced: NDArray[np.bool_]
-) -> tuple[tuple[Integers, Integers], tuple[Integers, Integers]]:
-    ones = np.flatnonzero(unspaced)
-    pairs = np.flatnonzero(unspaced[:-1] & unspaced[1:])
-    return (ones, codes[ones]), (pairs, codes[pairs] << _BITS | codes[pairs + 1])
+def _pairs(codes: Integers, unspaced: Mask) -> Occurrences:
+    begins = np.flatnonzero(unspaced[:-1] & unspaced[1:])
+    return begins, codes[begins] << _BITS | codes[begins + 1]
 
 
-def _letters(letters: Integers) -> tuple[Integers, Integers]:
-    """Three in a row of which the middle one and at least one other are no space."""
+def _trigrams(letters: Integers) -> Occurrences:
+    """Three in a row whose middle is a letter and whose edges are not both spaces."""
     inside = letters != _SPACE
-    starts = np.flatnonzero(inside[1:-1] & (inside[:-2] | inside[2:]))
-    first, second, third = (letters[starts + i] for i in range(3))
-    return starts, first << 2 * _BITS | second << _BITS | third
+    begins = np.flatnonzero(inside[1:-1] & (inside[:-2] | inside[2:]))
+    first, second, third = letters[begins], letters[begins + 1], letters[begins + 2]
+    return begins, first << 2 * _BITS | second << _BITS | third
 
 
-def _words(letters: Integers) -> tuple[Integers, Integers]:
-    """Runs of letters, as multilinear hashes (Lemire & Kaser 2014); a word is read up to 64."""
+def _words(letters: Integers) -> Occurrences:
+    """Runs of letters, as the sum of each letter times a random number for its place."""
     inside = letters != _SPACE
-    edges = np.flatnonzero(inside[:-1] != inside[1:]) + 1
-    starts, lengths = edges[::2], edges[1::2] - edges[::2]
-    if not len(starts):
-        return starts, starts
+    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+    begins, lengths = edges[::2], edges[1::2] - edges[::2]
     at = np.flatnonzero(inside)
-    depth = at - np.repeat(starts, lengths)
-    begins = np.cumsum(lengths) - lengths
-    hashes = np.add.reduceat(letters[at] * _MULTIPLIERS[depth % len(_MULTIPLIERS)], begins)
-    return starts, hashes | _WORD_MARK
+    depth = at - np.repeat(begins, lengths)
+    parts = letters[at] * _MULTIPLIERS[depth % len(_MULTIPLIERS)]
+    return begins, np.add.reduceat(parts, np.cumsum(lengths) - lengths) | _WORD

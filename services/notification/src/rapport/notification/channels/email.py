@@ -16,7 +16,7 @@ import base64
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from email.header import Header
 from email.utils import format_datetime
@@ -41,8 +41,8 @@ from rapport.notification.channels.tls import is_tls_failure, tls_context
 
 FAREWELL_TIMEOUT: Final = 2.0
 
-_ATOM: Final = r"""[^\s\x00-\x1f\x7f@<>()\[\],;:\\"]"""
-_MAILBOX: Final = re.compile(f"(?P<local>{_ATOM}{{1,64}})@(?P<domain>{_ATOM}+)")
+_MAILBOX: Final = re.compile(r"""([^\s@<>()\[\],;:\\"]{1,64})@([^\s@]+)""")
+_DOMAIN: Final = re.compile(r"[A-Za-z0-9._-]+")
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?-~]{1,250}>")
 _VISIBLE: Final = re.compile(r"[!-;=?-~]{1,900}")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9'!/&+-]+(?: [A-Za-z0-9'!/&+-]+)*")
@@ -54,8 +54,9 @@ class EmailConfig:
     """One SMTP server and who we are to it.
 
     `security`: "tls" from the first byte, "starttls" or nothing sent, or "none". `timeout` is for a
-    whole attempt, in seconds. A connection is left after `messages_per_connection` messages, or
-    when it was idle for `idle` seconds. `ca_file` adds certificate authorities to the system's.
+    whole attempt in seconds, the wait for a free connection included. A connection is left after
+    `messages_per_connection` messages, or when it was idle for `idle` seconds. `ca_file` adds
+    certificate authorities to the system's.
     """
 
     host: str = "localhost"
@@ -174,9 +175,8 @@ class EmailChannel:
 
 
 async def _leave(smtp: SMTP) -> None:
-    with suppress(OSError, SMTPException):
+    with suppress(OSError, SMTPException), closing(smtp):
         await smtp.quit(timeout=FAREWELL_TIMEOUT)
-    smtp.close()
 
 
 def outcome_of(error: OSError | SMTPException) -> Outcome:
@@ -216,13 +216,14 @@ def _answered(answer: SMTPResponseException, refusal: Reason) -> Outcome:
 def mailbox(address: str) -> str | None:
     """Return the address as SMTP takes it, its domain in ASCII; None if it is not one."""
     match = _MAILBOX.fullmatch(address)
-    if not match or len(address) > 254:
+    if not match or not address.isprintable() or len(address) > 254:
         return None
+    local, written = match.groups()
     try:
-        match["local"].encode()
-        return f"{match['local']}@{match['domain'].encode('idna').decode('ascii')}"
+        domain = written.encode("idna").decode("ascii")
     except UnicodeError:
         return None
+    return f"{local}@{domain}" if _DOMAIN.fullmatch(domain) else None
 
 
 def compose(message: Outgoing, recipient: str, config: EmailConfig) -> bytes:
@@ -231,7 +232,7 @@ def compose(message: Outgoing, recipient: str, config: EmailConfig) -> bytes:
     Raises ValueError for what a mail cannot carry: a lone surrogate, or an id, language or
     unsubscribe address with characters that do not belong there.
     """
-    boundary = "=_" + hashlib.sha256(message.notification_id.encode()).hexdigest()[:40]
+    boundary = "=_" + hashlib.sha256(message.notification_id.encode()).hexdigest()[:24]
     lines = [
         *(f"{name}: {value}" for name, value in _headers(message, recipient, config)),
         f'Content-Type: multipart/alternative; boundary="{boundary}"',

@@ -5,9 +5,9 @@ Statements and replies are somebody's own words and pass through unchanged; a re
 reference. HTML is always made from the finished text, so the two parts of a mail cannot differ.
 
 Operators may put their own versions in a folder of the same layout. Such a template is a form, not
-a program: only the tags of `_ALLOWED` are accepted, loops run over what they are given and nest only
-into it, and too long an output is an error, so rendering ends soon whatever it is given. Templates
-are checked when the process starts.
+a program: only the tags of `_ALLOWED` are accepted, loops run over what they are given and nest
+only into it, and too long an output is an error, so rendering ends soon whatever it is given.
+Templates are checked when the process starts.
 """
 
 import re
@@ -20,7 +20,7 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Final, TypedDict
 
 from jinja2 import (
     DictLoader,
@@ -42,8 +42,8 @@ LONGEST_TEMPLATE: Final = 16_384
 LONGEST_OUTPUT: Final = 262_144
 MOST_LOOPS: Final = 8
 
-LANGUAGES: Final = ("en", "zh", "fa")
-RIGHT_TO_LEFT: Final = frozenset({"ar", "ckb", "fa", "he", "ps", "sd", "ug", "ur", "yi"})
+DIRECTION: Final = {"en": "ltr", "zh": "ltr", "fa": "rtl"}
+"""The languages that there are words for, and which way each is read."""
 
 _WEB_ADDRESS: Final = re.compile(
     r"(https?://[^\s<>\"']*[^\s<>\"'.,;:!?)\]}،؛؟。，；：！？、）】》」』])"
@@ -173,7 +173,7 @@ class Renderer:
         self._environment = _environment(sources | replaced)
         for name, source in (sources | replaced).items():
             _check(self._environment, f"{own}/{name}" if name in replaced else name, source)
-        self._words = {language: _words(language) for language in LANGUAGES}
+        self._words = {language: words(language) for language in DIRECTION}
         self._names = frozenset(sources)
 
     def render(
@@ -183,8 +183,9 @@ class Renderer:
 
         Raises BadTemplate when a value is missing or the output is over LONGEST_OUTPUT characters.
         """
-        spoken = language if language in LANGUAGES else "en"
-        name = f"{spoken}/{kind}.txt" if f"{spoken}/{kind}.txt" in self._names else f"{kind}.txt"
+        spoken = language if language in DIRECTION else "en"
+        in_words = f"{spoken}/{kind}.txt" in self._names
+        name = f"{spoken}/{kind}.txt" if in_words else f"{kind}.txt"
         try:
             template = self._environment.get_template(name)
             values = template.new_context(
@@ -197,7 +198,7 @@ class Renderer:
             raise BadTemplate(f"{name}: {type(error).__name__}: {error.message}") from error
         except (AttributeError, TypeError, ValueError) as error:
             raise BadTemplate(f"{name}: a value does not fit where it is used") from error
-        return Rendered(subject, text, language)
+        return Rendered(subject, text, spoken if in_words else language)
 
 
 def _bounded(chunks: Iterable[str]) -> str:
@@ -214,7 +215,7 @@ def _built_in() -> dict[str, str]:
     folder = files(__package__) / "templates"
     return dict(_texts(folder)) | {
         f"{language}/{name}": source
-        for language in LANGUAGES
+        for language in DIRECTION
         for name, source in _texts(folder / language)
     }
 
@@ -238,7 +239,8 @@ def _replacements(folder: Path, known: frozenset[str]) -> dict[str, str]:
     return found
 
 
-def _words(language: str) -> Mapping[str, Any]:
+def words(language: str) -> Mapping[str, Mapping[str, str]]:
+    """Return how events, severities, kinds and topics are called in a language of `DIRECTION`."""
     file = files(__package__) / "templates" / language / "words.toml"
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
@@ -269,8 +271,8 @@ def _check(environment: ImmutableSandboxedEnvironment, name: str, source: str) -
         tree = environment.parse(source, name)
     except TemplateSyntaxError as error:
         raise BadTemplate(f"{name}:{error.lineno}: {error.message}") from error
-    for line, problem in _problems(tree):
-        raise BadTemplate(f"{name}:{line}: {problem}")
+    if problem := next(_problems(tree), None):
+        raise BadTemplate("{}:{}: {}".format(name, *problem))
 
 
 def _problems(tree: nodes.Template) -> Iterator[tuple[int, str]]:
@@ -319,12 +321,12 @@ def _lines(context: Context, value: str) -> str:
 
 
 def _left_to_right(text: str, language: str) -> str:
-    return f"\u2066{text}\u2069" if language in RIGHT_TO_LEFT else text
+    return f"\u2066{text}\u2069" if DIRECTION[language] == "rtl" else text
 
 
 def _isolated(line: str, language: str) -> str:
     bare = _BIDI_CONTROLS.sub("", line)
-    foreign = {"L"} if language in RIGHT_TO_LEFT else {"R", "AL"}
+    foreign = {"L"} if DIRECTION[language] == "rtl" else {"R", "AL"}
     mixed = any(unicodedata.bidirectional(character) in foreign for character in bare)
     return f"\u2068{bare}\u2069" if mixed else bare
 
@@ -336,14 +338,8 @@ def as_html(subject: str, text: str, language: str) -> str:
         subject=subject,
         body=Markup("<br>").join(_linked(line) for line in lines),
         language=language,
-        direction=_direction(language),
+        direction=DIRECTION.get(language, "auto"),
     )
-
-
-def _direction(language: str) -> str:
-    if language == "und":
-        return "auto"
-    return "rtl" if language.partition("-")[0] in RIGHT_TO_LEFT else "ltr"
 
 
 def _linked(line: str) -> Markup:

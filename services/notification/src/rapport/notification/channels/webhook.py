@@ -39,9 +39,11 @@ LONGEST_ANSWER: Final = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookConfig:
-    """`timeout` is for a whole attempt, `connect_timeout` for each address of a host, in seconds.
+    """How patient we are, in seconds, and how many receivers are talked to at once.
 
-    `ca_file` adds certificate authorities to the system's.
+    `timeout` is for a whole attempt, the wait for a free connection included, `connect_timeout` for
+    each address of a host, `keep_alive` for an idle connection. `ca_file` adds certificate
+    authorities to the system's.
     """
 
     timeout: float = 15.0
@@ -107,7 +109,7 @@ class WebhookChannel:
             httpcore2.URL(
                 scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
             ),
-            headers={"host": url.netloc.decode("ascii"), **headers},
+            headers=[("host", url.netloc.decode("ascii")), *headers.items()],
             content=body,
             extensions={"timeout": {"connect": self._config.connect_timeout}},
         ) as response:

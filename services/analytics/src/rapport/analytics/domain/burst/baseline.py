@@ -97,9 +97,10 @@ class Baseline(BaseModel):
     def _remember(self, number: int, count: int, history_days: int) -> None:
         day, half_hour = divmod(number // HALF_HOUR, HALF_HOURS_A_DAY)
         if day not in self.daily:
+            today = self.known_to // DAY
+            kept = range(today - history_days - 1, today + 1)
+            self.daily = {d: counts for d, counts in self.daily.items() if d in kept}
             self.daily[day] = [0] * HALF_HOURS_A_DAY
-            oldest = max(self.daily) - history_days - 1
-            self.daily = {d: counts for d, counts in self.daily.items() if d >= oldest}
         self.daily[day][half_hour] += count
 
     def _same_time_of_day(self, number: int, history_days: int) -> float:

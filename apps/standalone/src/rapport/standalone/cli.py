@@ -1,0 +1,120 @@
+"""What `rapport` can be told, one function per command."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+from rich.console import Console
+
+from rapport.common.auth import ROLES, Signer
+from rapport.common.errors import RapportError
+from rapport.common.events.documents import export
+from rapport.common.serving import main as run_service
+from rapport.common.serving import until_stopped
+from rapport.common.telemetry import configure_logs
+from rapport.standalone.system import SERVICES, role_tokens, system
+
+console = Console()
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="Folder that everything is kept in.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def rapport() -> None:
+    """Rapport connects customer support with public relations."""
+
+
+@rapport.command()
+@data_dir_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8080, show_default=True, help="Port to listen on.")
+def up(data_dir: Path, host: str, port: int) -> None:
+    """Run the whole system in this process."""
+    configure_logs("WARNING")
+
+    async def run() -> None:
+        async with system(data_dir, host=host, port=port) as running:
+            tokens = role_tokens(running, ROLES)
+            click.echo(f"Rapport answers at {running.url}  (data in {data_dir}, Ctrl-C stops)\n")
+            click.echo("A token for each role, to try things with:")
+            for role, token in tokens.items():
+                click.echo(f"  {role:<10} {token}")
+            click.echo("\nTry:\n" + _curl_lines(running.url, tokens))
+            await until_stopped()
+            click.echo("stopping ...")
+
+    _finish(run)
+
+
+@rapport.command()
+@click.argument("service", type=click.Choice(sorted(SERVICES)))
+def serve(service: str) -> None:
+    """Run one service in this process, on the bus and store that the environment names."""
+    run_service(SERVICES[service])
+
+
+@rapport.command()
+@click.option("--subject", required=True, help="Who the token is for.")
+@click.option("--roles", required=True, help=f"Comma-separated, of {', '.join(ROLES)}.")
+@click.option("--days", default=30.0, show_default=True, help="How long it is good.")
+@data_dir_option
+def token(subject: str, roles: str, days: float, data_dir: Path) -> None:
+    """Print a token for SUBJECT, signed with the data directory's key."""
+    wanted = [role.strip() for role in roles.split(",") if role.strip()]
+    try:
+        click.echo(Signer.open(data_dir / "keys").mint(subject, wanted, days=days))
+    except RapportError as error:
+        raise click.ClickException(error.reason) from None
+
+
+@rapport.group()
+def schema() -> None:
+    """The event contract as documents."""
+
+
+@schema.command("export")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def schema_export(folder: Path) -> None:
+    """Write JSON Schemas and the AsyncAPI document to FOLDER, unless that breaks old readers."""
+    broken = export(folder)
+    for reason in broken:
+        click.echo(reason, err=True)
+    if broken:
+        raise click.ClickException("the contract changed incompatibly; nothing was written")
+
+
+def _curl_lines(url: str, tokens: dict[str, str]) -> str:
+    complaint = (
+        '{"kind": "complaint", "channel": "web", "product": "kettle", '
+        '"text": "The kettle broke after two days. I want my money back."}'
+    )
+    return "\n".join(
+        (
+            f"  curl -s {url}/intake/v1/feedback -H 'Authorization: Bearer {tokens['publisher']}' "
+            f"-H 'Content-Type: application/json' -d '{complaint}'",
+            f"  curl -s {url}/routing/v1/cases -H 'Authorization: Bearer {tokens['agent']}'",
+            f"  curl -s {url}/analytics/v1/kpis -H 'Authorization: Bearer {tokens['viewer']}'",
+        )
+    )
+
+
+def _finish(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run to the end; our own errors and a taken port end with one line and status 1."""
+    try:
+        uvloop.run(run())
+    except RapportError as error:
+        raise click.ClickException(error.reason) from None
+    except OSError as error:
+        raise click.ClickException(f"cannot listen: {error.strerror}") from None
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(130)

@@ -1,0 +1,116 @@
+"""The whole system in one process: five services, one embedded bus, one port, one data directory.
+
+The data directory holds the log of events, a store per service and the installation's keys. It
+belongs to one process at a time (the bus locks it); everything else goes over HTTP.
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rapport.analytics.service import SERVICE as ANALYTICS
+from rapport.common.auth import Signer, Verifier, write_secret
+from rapport.common.bus.port import Bus
+from rapport.common.clock import Clock, SystemClock
+from rapport.common.http import Front, operations
+from rapport.common.runtime import Running, Service, open_bus, open_store
+from rapport.common.serving import listening
+from rapport.intake.service import SERVICE as INTAKE
+from rapport.knowledge.service import SERVICE as KNOWLEDGE
+from rapport.notification.service import SERVICE as NOTIFICATION
+from rapport.routing.service import SERVICE as ROUTING
+
+SERVICES: Final[dict[str, Service]] = {
+    service.name: service for service in (INTAKE, ROUTING, NOTIFICATION, KNOWLEDGE, ANALYTICS)
+}
+
+
+@dataclass(frozen=True)
+class System:
+    """The running system: where it answers, and what standalone code may ask of it directly."""
+
+    url: str
+    signer: Signer
+    bus: Bus
+    clock: Clock
+    services: Mapping[str, Running]
+
+    def token(self, subject: str, *roles: str) -> str:
+        """Mint a token."""
+        return self.signer.mint(subject, roles)
+
+    async def quiet(self) -> bool:
+        """Tell whether nothing is on its way anywhere."""
+        for running in self.services.values():
+            if not await running.quiet():
+                return False
+        return True
+
+    async def missing(self) -> dict[str, str]:
+        """Name what any service lacks (for /readyz)."""
+        found: dict[str, str] = {}
+        for running in self.services.values():
+            found |= await running.missing()
+        return found
+
+
+def keys(folder: Path) -> dict[str, Any]:
+    """Return the installation's secrets as settings, making those that are not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {"auth_keys": folder / "verify.json"}
+    for name in ("person_key", "status_key"):
+        path = folder / name
+        if not path.exists():
+            write_secret(path, secrets.token_urlsafe(32))
+        found[name] = path.read_text().strip()
+    return found
+
+
+@asynccontextmanager
+async def system(
+    data_dir: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    clock: Clock | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> AsyncIterator[System]:
+    """Run everything while the block runs; `settings` win over the environment."""
+    clock = clock or SystemClock()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    signer = Signer.open(data_dir / "keys")
+    given = {
+        "bus": f"embedded:{data_dir / 'bus.db'}",
+        "store": f"sqlite:{data_dir}",
+        **keys(data_dir / "keys"),
+        **(settings or {}),
+    }
+    async with AsyncExitStack() as stack:
+        services: dict[str, Running] = {}
+        bus: Bus | None = None
+        for name, service in SERVICES.items():
+            own = service.settings.load(**given)
+            if bus is None:
+                bus = open_bus(own, clock)
+                await bus.start()
+                stack.push_async_callback(bus.stop)
+            verifier = Verifier.from_file(own.auth_keys, own.auth_issuer, own.auth_audience)
+            running = Running(service, own, bus, open_store(own, service), clock, verifier)
+            await running.start()
+            stack.push_async_callback(running.stop)
+            services[name] = running
+        assert bus is not None
+        up = System("", signer, bus, clock, services)
+        front = Front(
+            {name: running.app for name, running in services.items()}, operations(up.missing)
+        )
+        bound = await stack.enter_async_context(listening(front, host, port))
+        yield System(f"http://{host}:{bound}", signer, bus, clock, services)
+
+
+def role_tokens(up: System, roles: Sequence[str]) -> dict[str, str]:
+    """Return a token per role, for a subject of the role's name, to try things with."""
+    return {role: up.token(role, role) for role in roles}

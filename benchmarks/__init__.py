@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks, each against a named baseline in the same run."""

@@ -1,0 +1,185 @@
+"""Group commit: while one transaction is written, what comes meanwhile gathers for the next.
+
+So many publishers share one wait for the disk, and each of them still waits for its own. Groups'
+positions go along with the next transaction, or alone a moment later: one that is lost in a crash
+only means that records are delivered again.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from rapport.common.bus.log import Log, Owner, Packed, Partition, Segment
+from rapport.common.clock import Clock
+from rapport.common.errors import RapportError, TemporaryError
+from rapport.common.events.codec import Message, Record
+
+QUEUE_BYTES: Final = 16 * 1024 * 1024
+POSITIONS_DELAY: Final = 0.2
+
+log = structlog.get_logger(__name__)
+
+Entry = tuple[Partition, Message, Packed]
+"""A message, where it goes, and as what it is kept."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one transaction brings for one partition."""
+
+    messages: list[Message] = field(default_factory=list)
+    packed: list[Packed] = field(default_factory=list)
+
+
+class _Group:
+    """What one transaction will bring, and the calls that wait for it."""
+
+    def __init__(self) -> None:
+        self.batches: defaultdict[Partition, _Batch] = defaultdict(_Batch)
+        self.calls: list[asyncio.Future[None]] = []
+        self.size = 0
+
+    def add(self, entries: Sequence[Entry]) -> asyncio.Future[None]:
+        for partition, message, packed in entries:
+            batch = self.batches[partition]
+            batch.messages.append(message)
+            batch.packed.append(packed)
+            self.size += len(packed[1] or b"") + len(packed[3])
+        call = asyncio.get_running_loop().create_future()
+        self.calls.append(call)
+        return call
+
+    def settle(self, error: Exception | None = None) -> None:
+        for call in self.calls:
+            if call.cancelled():
+                continue
+            if error is None:
+                call.set_result(None)
+            else:
+                call.set_exception(error)
+
+
+class GroupCommit:
+    """Writes to a log in one thread of `executor`; tells `appended` of each partition's records."""
+
+    def __init__(
+        self,
+        log: Log,
+        executor: Executor,
+        clock: Clock,
+        positions: Mapping[Owner, int],
+        appended: Callable[[Partition, Sequence[Record]], None],
+    ) -> None:
+        self._log = log
+        self._executor = executor
+        self._clock = clock
+        self._appended = appended
+        self._next = _Group()
+        self._room = asyncio.Event()
+        self._writing: asyncio.Task[None] | None = None
+        self._open = True
+        self.positions = dict(positions)
+        self._saved = dict(positions)
+        self._unsaved: dict[Owner, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._positions_due = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether callers should wait for `room` first."""
+        return self._next.size > QUEUE_BYTES
+
+    async def room(self) -> None:
+        """Wait while too much is waiting already."""
+        while self.is_full and self._open:
+            await self._room.wait()
+
+    def add(self, entries: Sequence[Entry]) -> asyncio.Future[None]:
+        """Let `entries` go with the next transaction; the future is done when they are durable."""
+        if not self._open:
+            raise TemporaryError("the bus is not open")
+        call = self._next.add(entries)
+        if self._writing is None:
+            self._write_soon()
+        return call
+
+    def move(self, owner: Owner, position: int) -> None:
+        """Let `owner` go on from `position`; durable with the next transaction or soon."""
+        self.positions[owner] = position
+        self._unsaved[owner] = position
+        if self._timer is None and self._open:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(POSITIONS_DELAY, self._save_positions)
+
+    async def stop(self) -> None:
+        """Refuse what comes from now on, and write all that came before."""
+        self._open = False
+        self._room.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._save_positions()
+        if self._writing is not None:
+            await self._writing
+
+    def floors(self) -> dict[int, int]:
+        """Return, by partition id, the lowest position that is durable of any group that reads it."""
+        floors: dict[int, int] = {}
+        for owner in self.positions:
+            at = self._saved.get(owner, 0)
+            floors[owner[1]] = min(at, floors.get(owner[1], at))
+        return floors
+
+    def _save_positions(self) -> None:
+        self._timer = None
+        if self._unsaved:
+            self._positions_due = True
+            self._write_soon()
+
+    def _write_soon(self) -> None:
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        """Write one transaction after the other until nothing waits."""
+        while self._next.calls or self._positions_due:
+            group, self._next = self._next, _Group()
+            positions, self._unsaved, self._positions_due = self._unsaved, {}, False
+            self._room.set()
+            self._room.clear()
+            await self._write_group(group, positions)
+        self._writing = None
+
+    async def _write_group(self, group: _Group, positions: Mapping[Owner, int]) -> None:
+        timestamp = int(self._clock.now().timestamp() * 1000)
+        segments = [
+            Segment(partition.id, partition.end, batch.packed)
+            for partition, batch in group.batches.items()
+        ]
+        run = asyncio.get_running_loop().run_in_executor
+        try:
+            await run(self._executor, self._log.append, segments, timestamp, positions)
+        except Exception as error:
+            reason = error.reason if isinstance(error, RapportError) else type(error).__name__
+            log.warning("bus.write_failed", calls=len(group.calls), reason=reason)
+            self._unsaved = {**positions, **self._unsaved}
+            group.settle(error)
+            return
+        self._saved.update(positions)
+        for partition, batch in group.batches.items():
+            records = _records(partition, batch.messages, timestamp)
+            partition.end += len(records)
+            self._appended(partition, records)
+        group.settle()
+
+
+def _records(partition: Partition, messages: Sequence[Message], timestamp: int) -> list[Record]:
+    topic, number = partition.topic, partition.number
+    return [
+        Record(topic, number, offset, timestamp, message.key, message.value, message.headers)
+        for offset, message in enumerate(messages, partition.end)
+    ]

@@ -1,0 +1,317 @@
+"""The embedded bus's file: the records of every partition, append-only, in SQLite.
+
+What one commit brings for one partition is one row, a segment, as Kafka packs record batches: SQLite
+lets Python's other threads run at every row, so few rows mean few waits to go on. A segment's id is
+its partition's number in the file and its first offset; a partition is read by primary key.
+
+Nothing here is asynchronous: the bus calls the writing half from one thread and the reading half from
+another. Trouble with the file is a TemporaryError, and what a failed call was to write is not there.
+"""
+
+import fcntl
+import os
+import sqlite3
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+from rapport.common.errors import PermanentError, TemporaryError
+from rapport.common.events.codec import Message, PackedHeaders, Record, pack
+from rapport.common.events.topics import Topic
+
+FORMAT: Final = 1
+SEGMENT_RECORDS: Final = 500
+SEGMENT_BYTES: Final = 512 * 1024
+TRIM_SEGMENTS: Final = 1000
+_OFFSETS: Final = 1 << 40
+
+_SCHEMA: Final = """
+    CREATE TABLE partitions (
+        id INTEGER PRIMARY KEY,
+        topic TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        start INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (topic, number)
+    );
+    CREATE TABLE segments (
+        id INTEGER PRIMARY KEY,
+        records INTEGER NOT NULL,
+        timestamp INTEGER NOT NULL,
+        data BLOB NOT NULL
+    );
+    CREATE TABLE positions (
+        consumers TEXT NOT NULL,
+        partition INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        PRIMARY KEY (consumers, partition)
+    ) WITHOUT ROWID;
+"""
+_PARTITIONS: Final = """
+    SELECT id, topic, number, start, coalesce(
+        (SELECT segments.id + records - partitions.id * (1 << 40) FROM segments
+         WHERE segments.id BETWEEN partitions.id * (1 << 40) AND (partitions.id + 1) * (1 << 40) - 1
+         ORDER BY segments.id DESC LIMIT 1),
+        start)
+    FROM partitions WHERE topic = ? ORDER BY number
+"""
+_FROM: Final = """
+    FROM segments
+    WHERE id >= (SELECT max(id) FROM segments WHERE id BETWEEN :first AND :place)
+    AND id <= :last
+    ORDER BY id
+"""
+_READ: Final = f"SELECT id, records, timestamp, data {_FROM}"
+_TIMESTAMP: Final = f"SELECT timestamp {_FROM} LIMIT 1"
+_OLDEST: Final = "SELECT id + records, timestamp FROM segments WHERE id BETWEEN ? AND ? ORDER BY id"
+
+Owner = tuple[str, int]
+"""A consumer group and the id of a partition, to which a position belongs."""
+
+
+Packed = tuple[bytes | None, bytes | None, bytes, bytes]
+"""A message as it is kept: its key, its value, its headers' names and values."""
+
+
+@dataclass(slots=True, eq=False)
+class Partition:
+    """A partition: its offsets begin at `start`, and `end` is the one that the next record gets."""
+
+    id: int
+    topic: str
+    number: int
+    start: int
+    end: int
+
+
+class Segment(NamedTuple):
+    """Messages to append to the partition of this id, the first of them at the offset `first`."""
+
+    partition: int
+    first: int
+    messages: Sequence[Packed]
+
+
+class Log:
+    """One log file; `open` before use, `close` at the end."""
+
+    def __init__(self, path: Path, topics: Mapping[str, Topic]) -> None:
+        self._path = path
+        self._topics = topics
+        self._lock: IO[str] | None = None
+        self._writer: sqlite3.Connection
+        self._reader: sqlite3.Connection
+
+    def open(self) -> tuple[list[Partition], dict[Owner, int]]:
+        """Take the file, create it where there is none; return what it holds.
+
+        Raises TemporaryError where another process has it, PermanentError where the file is of
+        another format or a topic has another number of partitions than it was created with.
+        """
+        try:
+            with _trouble():
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._lock = _lock(self._path.with_name(f"{self._path.name}.lock"))
+                self._writer = self._connect("journal_mode = WAL", "wal_autocheckpoint = 4000")
+                self._create()
+                self._reader = self._connect("query_only = ON")
+                partitions = [
+                    partition for topic in self._topics.values() for partition in self._take(topic)
+                ]
+                positions = self._writer.execute("SELECT * FROM positions").fetchall()
+        except BaseException:
+            self.close()
+            raise
+        return partitions, {(group, partition): at for group, partition, at in positions}
+
+    def close(self) -> None:
+        """Let go of the file."""
+        for name in ("_reader", "_writer"):
+            with suppress(AttributeError, sqlite3.Error):
+                getattr(self, name).close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def append(
+        self, segments: Sequence[Segment], timestamp: int, positions: Mapping[Owner, int]
+    ) -> None:
+        """Make segments, written at `timestamp` (epoch ms), and groups' positions durable."""
+        rows = [
+            (_id(partition, first), len(messages), timestamp, _join(messages))
+            for segment in sorted(segments)
+            for partition, first, messages in _cut(segment)
+        ]
+        places = [(group, partition, at) for (group, partition), at in positions.items()]
+        with self._transaction():
+            self._writer.executemany("INSERT INTO segments VALUES (?, ?, ?, ?)", rows)
+            self._writer.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", places)
+
+    def read(self, partition: Partition, position: int) -> list[Record]:
+        """Return records from `position` on, or from where the log then starts.
+
+        They are some 500, or half a mebibyte; none where there are none.
+        """
+        records: list[Record] = []
+        size = 0
+        with _trouble(), closing(self._reader.execute(_READ, _place(partition, position))) as rows:
+            for id, count, timestamp, data in rows:
+                records += _split(data, count, partition, id % _OFFSETS, timestamp)
+                size += len(data)
+                if len(records) >= SEGMENT_RECORDS or size >= SEGMENT_BYTES:
+                    break
+        return records[max(0, position - records[0].offset) :] if records else records
+
+    def oldest(self, places: Sequence[tuple[Partition, int]]) -> int:
+        """Return the earliest timestamp, in epoch ms, of the records at these positions."""
+        with _trouble():
+            return min(
+                self._reader.execute(_TIMESTAMP, _place(partition, position)).fetchone()[0]
+                for partition, position in places
+            )
+
+    def trim(self, partition: Partition, before: int, below: int) -> int:
+        """Forget the oldest segments: written `before` (epoch ms), with all offsets `below`.
+
+        Returns the partition's new start. One call forgets 1000 segments at most.
+        """
+        start = partition.start
+        first, last = _id(partition.id, 0), _id(partition.id + 1, 0) - 1
+        with self._transaction():
+            oldest = self._writer.execute(f"{_OLDEST} LIMIT {TRIM_SEGMENTS}", (first, last))
+            for end, written in oldest.fetchall():
+                if written >= before or end > first + below:
+                    break
+                start = end - first
+            self._writer.execute(
+                "DELETE FROM segments WHERE id >= ? AND id < ?", (first, first + start)
+            )
+            self._writer.execute(
+                "UPDATE partitions SET start = ? WHERE id = ?", (start, partition.id)
+            )
+        return start
+
+    def _connect(self, *pragmas: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        for pragma in (*pragmas, "synchronous = FULL"):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def _create(self) -> None:
+        (found,) = self._writer.execute("PRAGMA user_version").fetchone()
+        if found == 0:
+            self._writer.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT")
+        elif found != FORMAT:
+            raise PermanentError(f"{self._path.name} is a log of format {found}, not {FORMAT}")
+
+    def _take(self, topic: Topic) -> list[Partition]:
+        """Return a topic's partitions, created where the topic is new."""
+        known = self._writer.execute(_PARTITIONS, (topic.name,)).fetchall()
+        if not known:
+            added = [(topic.name, number) for number in range(topic.partitions)]
+            with self._transaction():
+                insert = "INSERT INTO partitions (topic, number) VALUES (?, ?)"
+                self._writer.executemany(insert, added)
+            known = self._writer.execute(_PARTITIONS, (topic.name,)).fetchall()
+        if len(known) != topic.partitions:
+            raise PermanentError(
+                f"{topic.name} was created with {len(known)} partitions, "
+                f"which cannot become {topic.partitions}"
+            )
+        return [Partition(*row) for row in known]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _trouble():
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._writer.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._writer.execute("ROLLBACK")
+                raise
+
+
+@contextmanager
+def _trouble() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise TemporaryError(f"the log cannot be used: {error}") from error
+
+
+def _lock(path: Path) -> IO[str]:
+    """Return the open lock file, held until it is closed; it holds the process id of its owner."""
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read() or "unknown"
+        file.close()
+        raise TemporaryError(f"{path.stem} is in use by process {owner}") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _id(partition: int, offset: int) -> int:
+    return partition * _OFFSETS + offset
+
+
+def _place(partition: Partition, position: int) -> dict[str, int]:
+    position = max(position, partition.start)
+    return {
+        "first": _id(partition.id, 0),
+        "place": _id(partition.id, position),
+        "last": _id(partition.id + 1, 0) - 1,
+    }
+
+
+def _cut(segment: Segment) -> Iterator[Segment]:
+    """Cut what is too long for one segment."""
+    partition, first, messages = segment
+    start = size = 0
+    for place, (_, value, _, values) in enumerate(messages):
+        added = len(value or b"") + len(values)
+        if place > start and (size + added > SEGMENT_BYTES or place - start == SEGMENT_RECORDS):
+            yield Segment(partition, first + start, messages[start:place])
+            start, size = place, 0
+        size += added
+    yield Segment(partition, first + start, messages[start:])
+
+
+def _join(messages: Sequence[Packed]) -> bytes:
+    """Return messages as one blob: the lengths of all their parts (-1 is None), then the parts."""
+    parts = [part for message in messages for part in message]
+    lengths = [-1 if part is None else len(part) for part in parts]
+    return struct.pack(f"<{len(parts)}i", *lengths) + b"".join(part for part in parts if part)
+
+
+def _split(
+    data: bytes, count: int, partition: Partition, first: int, timestamp: int
+) -> Iterator[Record]:
+    lengths = iter(struct.unpack_from(f"<{4 * count}i", data))
+    topic, number = partition.topic, partition.number
+    at = 16 * count
+    for offset, (key, value, names, values) in enumerate(
+        zip(lengths, lengths, lengths, lengths, strict=True), first
+    ):
+        key_end = at + max(key, 0)
+        value_end = key_end + max(value, 0)
+        names_end = value_end + names
+        end = names_end + values
+        yield Record(
+            topic,
+            number,
+            offset,
+            timestamp,
+            None if key < 0 else data[at:key_end].decode(),
+            None if value < 0 else data[key_end:value_end],
+            PackedHeaders(data[value_end:names_end], data[names_end:end]),
+        )
+        at = end

@@ -1,0 +1,212 @@
+"""The outbox relay: what was saved gets published, in order and at least once, and is then cleared.
+
+A save leaves its events in its aggregate's outbox and nudges the relay. One task takes the nudged
+aggregates, reads their outboxes from the head, publishes all of it in one call and clears exactly
+what it published. Trouble keeps everything where it is, for another try after a growing pause. The
+sweeper nudges what nobody else will: outboxes that a crash has left behind.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Final
+
+import structlog
+
+from rapport.common.aggregate import Aggregate
+from rapport.common.bus.port import Bus
+from rapport.common.clock import Clock
+from rapport.common.errors import PermanentError, RapportError, TemporaryError
+from rapport.common.events.codec import Message
+from rapport.common.store.port import Store
+
+ROOM: Final = 2_000
+BATCH: Final = 500
+LONGEST_PAUSE: Final = 30.0
+SWEEP_SECONDS: Final = 10.0
+SWEEP_AGE: Final = timedelta(seconds=30)
+SWEEP_LIMIT: Final = 10_000
+
+_EVER: Final = datetime.max.replace(tzinfo=UTC)
+
+Name = tuple[type[Aggregate], str]
+Outboxes = Mapping[Name, Sequence[tuple[str, Message]]]
+
+log = structlog.get_logger(__name__)
+
+
+class Relay:
+    """Publishes the outboxes of `kinds`; one per service."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        kinds: Sequence[type[Aggregate]],
+        clock: Clock,
+        *,
+        sweep_age: timedelta = SWEEP_AGE,
+    ) -> None:
+        self._bus = bus
+        self._store = store
+        self._kinds = kinds
+        self._clock = clock
+        self._sweep_age = sweep_age
+        self._nudged: dict[Name, None] = {}
+        self._in_flight: list[Name] = []
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Nudge all that an earlier process left behind, then relay and sweep until `stop`.
+
+        Raises TemporaryError where the store cannot be read.
+        """
+        await self._sweep(_EVER)
+        self._tasks = [
+            asyncio.create_task(self._relay_always(), name="relay"),
+            asyncio.create_task(self._sweep_always(), name="sweeper"),
+        ]
+
+    async def stop(self, drain: float = 20.0) -> None:
+        """Stop; what has been nudged has `drain` seconds to be published, the rest stays saved."""
+        tasks, self._tasks = self._tasks, []
+        if tasks:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.idle(), drain)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def nudge(self, kind: type[Aggregate], ids: Iterable[str]) -> None:
+        """Have the outboxes of these aggregates published soon."""
+        self._nudged |= {(kind, id): None for id in ids}
+        self._tell()
+
+    @property
+    def behind(self) -> int:
+        """How many aggregates have been nudged and are not published yet."""
+        return len(self._nudged) + len(self._in_flight)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is nudged or in flight."""
+        return not self.behind
+
+    async def idle(self) -> None:
+        """Return when nothing is nudged or in flight."""
+        while self.behind:
+            await self._changed.wait()
+
+    async def room(self) -> None:
+        """Return when no more than 2,000 aggregates are waiting."""
+        while self.behind > ROOM:
+            await self._changed.wait()
+
+    async def _relay_always(self) -> None:
+        failures = 0
+        while True:
+            while not self._nudged:
+                await self._changed.wait()
+            self._take()
+            try:
+                await self._relay(self._in_flight)
+            except Exception as error:
+                self._put_back()
+                pause = min(LONGEST_PAUSE, _delay(error) * 2**failures)
+                failures += 1
+                log.warning(
+                    "relay.retry",
+                    tries=failures,
+                    pause=pause,
+                    behind=self.behind,
+                    reason=_reason(error),
+                    exc_info=not isinstance(error, TemporaryError),
+                )
+                await self._clock.sleep(pause)
+            else:
+                failures = 0
+                self._in_flight = []
+                self._tell()
+
+    async def _relay(self, names: Sequence[Name]) -> None:
+        outboxes = await self._read(names)
+        messages = [message for outbox in outboxes.values() for _, message in outbox]
+        if not messages:
+            return
+        try:
+            await self._bus.publish(messages)
+        except PermanentError:
+            outboxes = await self._publish_apart(outboxes)
+        await self._clear(outboxes)
+
+    async def _read(self, names: Sequence[Name]) -> Outboxes:
+        ids: dict[type[Aggregate], list[str]] = defaultdict(list)
+        for kind, id in names:
+            ids[kind].append(id)
+        outboxes: dict[Name, Sequence[tuple[str, Message]]] = {}
+        for kind in ids:
+            found = await self._store.outboxes(kind, ids[kind])
+            outboxes |= {(kind, id): outbox for id, outbox in found.items()}
+        return outboxes
+
+    async def _publish_apart(self, outboxes: Outboxes) -> Outboxes:
+        """Publish by aggregate and return what was; what the bus refuses waits for the sweeper."""
+        published = {}
+        for (kind, id), outbox in outboxes.items():
+            try:
+                await self._bus.publish([message for _, message in outbox])
+            except PermanentError as error:
+                log.error(
+                    "outbox.refused",
+                    collection=kind.COLLECTION,
+                    aggregate=id,
+                    reason=error.reason,
+                )
+            else:
+                published[kind, id] = outbox
+        return published
+
+    async def _clear(self, published: Outboxes) -> None:
+        events: dict[type[Aggregate], dict[str, list[str]]] = defaultdict(dict)
+        for (kind, id), outbox in published.items():
+            events[kind][id] = [event for event, _ in outbox]
+        for kind in events:
+            await self._store.clear_outboxes(kind, events[kind])
+
+    async def _sweep_always(self) -> None:
+        while True:
+            await self._clock.sleep(SWEEP_SECONDS)
+            try:
+                await self._sweep(datetime.now(UTC) - self._sweep_age)
+            except Exception as error:
+                log.warning("sweep.failed", reason=_reason(error))
+
+    async def _sweep(self, before: datetime) -> None:
+        for kind in self._kinds:
+            self.nudge(kind, await self._store.waiting(kind, before, limit=SWEEP_LIMIT))
+
+    def _take(self) -> None:
+        self._in_flight = list(islice(self._nudged, BATCH))
+        for name in self._in_flight:
+            del self._nudged[name]
+
+    def _put_back(self) -> None:
+        self._nudged = dict.fromkeys(self._in_flight) | self._nudged
+        self._in_flight = []
+
+    def _tell(self) -> None:
+        """Wake everybody who waits for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _delay(error: Exception) -> float:
+    return error.delay if isinstance(error, TemporaryError) else 1.0
+
+
+def _reason(error: Exception) -> str:
+    return error.reason if isinstance(error, RapportError) else type(error).__name__

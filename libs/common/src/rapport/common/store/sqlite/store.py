@@ -1,0 +1,334 @@
+"""SQLite as a store: a file in WAL mode with one writer, readers beside it, every commit fsynced.
+
+Outboxes are a table of their own in the same file: a save appends to it in its transaction, and a
+clear leaves the aggregate's row alone. Tombstones are one, too, so no read has to step over them.
+Without a path all of it lives in memory, on one connection, and behaves the same.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Final, NamedTuple, TypeVar
+
+from rapport.common.aggregate import Aggregate, Fact
+from rapport.common.events.codec import Message, PackedHeaders, pack
+from rapport.common.store.fields import microseconds, moment
+from rapport.common.store.port import A, Change, Page, Stored, Tally, Where
+from rapport.common.store.sqlite import queries
+from rapport.common.store.sqlite.queries import Query
+from rapport.common.store.sqlite.table import Row, Table
+from rapport.common.store.sqlite.worker import Worker, insert_many
+
+T = TypeVar("T")
+
+READERS: Final = 2
+GROUP: Final = 256
+BUSY_SECONDS: Final = 5.0
+CHECKPOINT_PAGES: Final = 8_000
+CACHE_KIB: Final = 16_000
+STATEMENTS: Final = 512
+
+_GONE: Final = -1
+_PRAGMAS: Final = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+    f"cache_size = -{CACHE_KIB}",
+    "temp_store = MEMORY",
+)
+_SHARED_TABLES: Final = (
+    """CREATE TABLE IF NOT EXISTS "rapport:outbox" (
+        position INTEGER PRIMARY KEY, collection TEXT NOT NULL, aggregate TEXT NOT NULL,
+        event TEXT NOT NULL, topic TEXT NOT NULL, key TEXT, value BLOB, header_names BLOB NOT NULL,
+        header_values BLOB NOT NULL, saved_at INTEGER NOT NULL)""",
+    """CREATE INDEX IF NOT EXISTS "rapport:outbox(collection,aggregate,saved_at)"
+        ON "rapport:outbox" (collection, aggregate, saved_at)""",
+    """CREATE TABLE IF NOT EXISTS "rapport:tombstones" (
+        collection TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (collection, id)) WITHOUT ROWID""",
+)
+_INTO_OUTBOX: Final = (
+    '"rapport:outbox" '
+    "(collection, aggregate, event, topic, key, value, header_names, header_values, saved_at)"
+)
+
+
+class _Save(NamedTuple):
+    """A change as rows, prepared before the writer gets it."""
+
+    table: Table
+    id: str
+    version: int
+    row: Row
+    messages: list[Row]
+
+
+class SqliteStore:
+    """A store of `kinds` in the file at `path`, or in memory; see the port for the promises."""
+
+    def __init__(self, path: Path | None, kinds: Sequence[type[Aggregate] | type[Fact]]) -> None:
+        self._tables: dict[type, Table] = {kind: Table(kind) for kind in kinds}
+        if len({table.collection for table in self._tables.values()}) < len(self._tables):
+            raise TypeError("two kinds share a collection")
+        connect = partial(_connect, path)
+        self._writer = Worker("store-writer", connect, group=GROUP)
+        self._reader = (
+            self._writer if path is None else Worker("store-reader", connect, threads=READERS)
+        )
+
+    async def start(self) -> None:
+        """Open the file, create or extend what the collections need."""
+        await self._writer.start()
+        try:
+            await self._writer.write(self._prepare)
+            if self._reader is not self._writer:
+                await self._reader.start()
+        except Exception:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Finish the writes under way and close."""
+        await self._reader.stop()
+        await self._writer.stop()
+
+    async def get(self, kind: type[A], id: str) -> A | None:
+        """Return one aggregate, None where there is none."""
+        return (await self.get_many(kind, [id])).get(id)
+
+    async def get_many(self, kind: type[A], ids: Sequence[str]) -> dict[str, A]:
+        """Return those of `ids` that are there, in one read."""
+        table = self._tables[kind]
+        return await self._ask(
+            queries.by_ids(table, ids),
+            lambda rows: {id: table.read(found) for id, *found in rows},
+        )
+
+    async def find(
+        self,
+        kind: type[Stored],
+        where: Where | None = None,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        newest_first: bool = False,
+    ) -> Page[Stored]:
+        """Return a page in the kind's declared order, ties by id."""
+        table = self._tables[kind]
+
+        def to_page(rows: list[Row]) -> Page[Stored]:
+            items = [table.read(found) for _, _, *found in rows[:limit]]
+            if len(rows) <= limit:
+                return Page(items)
+            place, id, *_ = rows[limit - 1]
+            return Page(items, table.declared.cursor(place, id))
+
+        query = queries.page(table, where, limit + 1, cursor, newest_first=newest_first)
+        return await self._ask(query, to_page)
+
+    async def tally(
+        self,
+        kind: type[Aggregate] | type[Fact],
+        by: Sequence[str] = (),
+        where: Where | None = None,
+        *,
+        sums: Sequence[str] = (),
+    ) -> list[Tally]:
+        """Count, and sum the fields of `sums`, per group of the declared fields `by`."""
+        table = self._tables[kind]
+        fields = [table.declared.field(name) for name in by]
+
+        def to_tally(row: Row) -> Tally:
+            group = tuple(field.decode(value) for field, value in zip(fields, row, strict=False))
+            return Tally(group, row[len(fields)], row[len(fields) + 1 :])
+
+        return await self._ask(
+            queries.tally(table, by, where, sums), lambda rows: list(map(to_tally, rows))
+        )
+
+    async def save_many(self, changes: Sequence[Change]) -> list[bool]:
+        """Save each change; True where it was saved, False where another writer was first."""
+        now = time.time_ns() // 1_000
+        saves = [self._save_of(change, now) for change in changes]
+        outcome = await self._writer.write(partial(_save, saves)) if saves else []
+        for change, saved in zip(changes, outcome, strict=True):
+            if saved:
+                change.aggregate.version += 1
+        return outcome
+
+    async def insert_facts(self, facts: Sequence[Fact]) -> set[str]:
+        """Insert `facts` of one or several kinds; return the ids that were new."""
+        rows: dict[Table, dict[str, Row]] = {}
+        for fact in facts:
+            table = self._tables[type(fact)]
+            rows.setdefault(table, {}).setdefault(fact.id, table.row(fact))
+        return await self._writer.write(partial(_insert, rows)) if rows else set()
+
+    async def due(self, kind: type[A], now: datetime, *, limit: int = 200) -> list[A]:
+        """Return aggregates whose `next_due` is not after `now`, the most overdue first."""
+        table = self._tables[kind]
+        return await self._ask(
+            queries.due(table, microseconds(now), limit), lambda rows: list(map(table.read, rows))
+        )
+
+    async def next_due(self, kinds: Sequence[type[Aggregate]]) -> datetime | None:
+        """Return when the next item of any of `kinds` falls due."""
+        if not kinds:
+            return None
+        query = queries.next_due([self._tables[kind] for kind in kinds])
+        rows = await self._ask(query, lambda rows: [at for (at,) in rows if at is not None])
+        return moment(min(rows)) if rows else None
+
+    async def delete(self, kind: type[Aggregate], id: str) -> bool:
+        """Replace an aggregate by a tombstone; False while its outbox is not empty."""
+        return await self._writer.write(partial(_delete, self._tables[kind], id))
+
+    async def outboxes(
+        self, kind: type[Aggregate], ids: Sequence[str]
+    ) -> dict[str, list[tuple[str, Message]]]:
+        """Return the outboxes, head first, of those of `ids` that have messages waiting."""
+        query = Query(
+            """SELECT position, aggregate, event, topic, key, value, header_names, header_values
+            FROM "rapport:outbox"
+            WHERE collection = ? AND aggregate IN (SELECT value FROM json_each(?))""",
+            [kind.COLLECTION, json.dumps(ids)],
+        )
+        return await self._ask(query, _outboxes)
+
+    async def clear_outboxes(
+        self, kind: type[Aggregate], published: Mapping[str, Sequence[str]]
+    ) -> None:
+        """Remove exactly the named event ids from the named aggregates' outboxes."""
+        named = [(id, event) for id, events in published.items() for event in events]
+        if named:
+            await self._writer.write(partial(_clear, kind.COLLECTION, json.dumps(named)))
+
+    async def waiting(
+        self, kind: type[Aggregate], before: datetime, *, limit: int = 500
+    ) -> list[str]:
+        """Return ids of aggregates whose outbox holds something saved before `before`."""
+        query = Query(
+            """SELECT aggregate FROM "rapport:outbox" WHERE collection = ?
+            GROUP BY aggregate HAVING min(saved_at) < ? ORDER BY min(saved_at) LIMIT ?""",
+            [kind.COLLECTION, microseconds(before), limit],
+        )
+        return await self._ask(query, lambda rows: [id for (id,) in rows])
+
+    async def _ask(self, query: Query, answer: Callable[[list[Row]], T]) -> T:
+        return await self._reader.read(
+            lambda connection: answer(connection.execute(*query).fetchall())
+        )
+
+    def _prepare(self, connection: Connection) -> None:
+        for statement in _SHARED_TABLES:
+            connection.execute(statement)
+        for table in self._tables.values():
+            table.prepare(connection)
+
+    def _save_of(self, change: Change, now: int) -> _Save:
+        aggregate = change.aggregate
+        table = self._tables[type(aggregate)]
+        stored = aggregate.model_copy(update={"version": aggregate.version + 1})
+        messages: list[Row] = []
+        for event, (topic, key, value, headers) in change.messages:
+            packed = pack(headers)
+            content = topic, key, value, packed.names, packed.values
+            messages.append((table.collection, aggregate.id, event, *content, now))
+        return _Save(table, aggregate.id, aggregate.version, table.row(stored), messages)
+
+
+def _connect(path: Path | None) -> Connection:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(
+        path or ":memory:",
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=STATEMENTS,
+    )
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def _save(saves: Sequence[_Save], connection: Connection) -> list[bool]:
+    """Compare and swap, in the writer's transaction: read the versions, write what still fits."""
+    versions: dict[Table, dict[str, int]] = {}
+    for table, group in _by_table(saves):
+        versions[table] = _versions(connection, table, [save.id for save in group])
+    outcome = []
+    for save in saves:
+        known = versions[save.table]
+        fits = known.get(save.id, 0) == save.version
+        if fits:
+            known[save.id] = save.version + 1
+        outcome.append(fits)
+    won = [save for save, fits in zip(saves, outcome, strict=True) if fits]
+    for table, group in _by_table(won):
+        insert_many(connection, table.into, [save.row for save in group], table.upsert)
+    insert_many(connection, _INTO_OUTBOX, [row for save in won for row in save.messages])
+    return outcome
+
+
+def _by_table(saves: Sequence[_Save]) -> list[tuple[Table, list[_Save]]]:
+    ordered = sorted(saves, key=lambda save: save.table.collection)
+    return [(table, list(group)) for table, group in groupby(ordered, key=lambda save: save.table)]
+
+
+def _versions(connection: Connection, table: Table, ids: Sequence[str]) -> dict[str, int]:
+    """Return the stored versions; what has a tombstone has one that no change was decided on."""
+    asked = json.dumps(ids)
+    return dict(
+        connection.execute(
+            f"""SELECT id, version FROM {table.name} WHERE id IN (SELECT value FROM json_each(?))
+            UNION ALL SELECT id, {_GONE} FROM "rapport:tombstones"
+            WHERE collection = ? AND id IN (SELECT value FROM json_each(?))""",
+            [asked, table.collection, asked],
+        ).fetchall()
+    )
+
+
+def _insert(facts: Mapping[Table, Mapping[str, Row]], connection: Connection) -> set[str]:
+    new: set[str] = set()
+    for table, rows in facts.items():
+        query = f"SELECT id FROM {table.name} WHERE id IN (SELECT value FROM json_each(?))"
+        known = {id for (id,) in connection.execute(query, [json.dumps(list(rows))])}
+        fresh = {id: row for id, row in rows.items() if id not in known}
+        insert_many(connection, table.into, list(fresh.values()))
+        new |= fresh.keys()
+    return new
+
+
+def _delete(table: Table, id: str, connection: Connection) -> bool:
+    name = [table.collection, id]
+    waiting = 'SELECT 1 FROM "rapport:outbox" WHERE collection = ? AND aggregate = ? LIMIT 1'
+    if connection.execute(waiting, name).fetchone():
+        return False
+    connection.execute(f"DELETE FROM {table.name} WHERE id = ?", [id])
+    connection.execute('INSERT OR IGNORE INTO "rapport:tombstones" VALUES (?, ?)', name)
+    return True
+
+
+def _clear(collection: str, named: str, connection: Connection) -> None:
+    connection.execute(
+        """DELETE FROM "rapport:outbox" WHERE position IN (
+            SELECT position FROM json_each(?) AS named CROSS JOIN "rapport:outbox" AS waiting
+            WHERE waiting.collection = ?
+            AND waiting.aggregate = json_extract(named.value, '$[0]')
+            AND waiting.event = json_extract(named.value, '$[1]'))""",
+        [named, collection],
+    )
+
+
+def _outboxes(rows: list[Row]) -> dict[str, list[tuple[str, Message]]]:
+    found: dict[str, list[tuple[str, Message]]] = {}
+    for _, aggregate, event, topic, key, value, names, values in sorted(rows):
+        message = Message(topic, key, value, PackedHeaders(names, values))
+        found.setdefault(aggregate, []).append((event, message))
+    return found

@@ -1,0 +1,150 @@
+"""One collection as a table: the declared fields as columns beside the document, and the indexes.
+
+Every index goes on with the list order and the id, so a page is read from where it starts, whatever
+the collection's size. A field declared later gets its column, filled from the documents, when the
+store opens; one declared no longer loses it.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from sqlite3 import Connection
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from rapport.common.aggregate import Aggregate, Fact
+from rapport.common.errors import PermanentError, TemporaryError
+from rapport.common.store.fields import Declaration, Primitive, microseconds
+
+Row = tuple[Any, ...]
+
+UPGRADE_DELAY: Final = 30.0
+BACKFILL_ROWS: Final = 500
+
+_TYPES: Final = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "INTEGER", datetime: "INTEGER"}
+_OF_FACTS: Final = {"id": "TEXT NOT NULL PRIMARY KEY", "document": "TEXT NOT NULL"}
+_OF_AGGREGATES: Final = {
+    "id": "TEXT NOT NULL PRIMARY KEY",
+    "version": "INTEGER NOT NULL",
+    "schema": "INTEGER NOT NULL",
+    "next_due": "INTEGER",
+    "document": "TEXT NOT NULL",
+}
+
+
+class Table:
+    """The table of one kind. Selects read `found` columns, which `read` turns into an item."""
+
+    def __init__(self, kind: type[Aggregate | Fact]) -> None:
+        self.kind = kind
+        self.collection = kind.COLLECTION
+        self.name = quoted(kind.COLLECTION)
+        self.declared = Declaration(kind)
+        self.is_aggregate = issubclass(kind, Aggregate)
+        self.found = "schema, document" if self.is_aggregate else "1, document"
+        own = _OF_AGGREGATES if self.is_aggregate else _OF_FACTS
+        if taken := {"schema", "document"} & self.declared.fields.keys():
+            raise TypeError(f"{kind.__name__} may not declare {', '.join(sorted(taken))}")
+        fields = [field for name, field in self.declared.fields.items() if name not in own]
+        self._fields = fields
+        self._columns = own | {field.name: _TYPES[field.type] for field in fields}
+        self.into = f"{self.name} ({', '.join(map(quoted, self._columns))})"
+        self.upsert = "ON CONFLICT (id) DO UPDATE SET " + ", ".join(
+            f"{quoted(name)} = excluded.{quoted(name)}" for name in self._columns if name != "id"
+        )
+        self.order = [quoted(name) for name in dict.fromkeys((kind.ORDER, "id"))]
+
+    def row(self, item: Aggregate | Fact) -> Row:
+        """Return `item` as a row for `into`; raises PermanentError where it cannot be stored."""
+        try:
+            document = item.model_dump_json()
+        except ValueError as error:
+            raise PermanentError(f"{self.collection} cannot be written as JSON") from error
+        if isinstance(item, Aggregate):
+            due = item.next_due
+            own: Row = (
+                item.id,
+                item.version,
+                item.SCHEMA,
+                None if due is None else microseconds(due),
+                document,
+            )
+        else:
+            own = (item.id, document)
+        return (*own, *self._values(item))
+
+    def read(self, row: Sequence[Any]) -> Any:
+        """Return the item of a row of `found`.
+
+        Raises TemporaryError where newer code wrote it, PermanentError where it does not fit.
+        """
+        schema, document = row
+        if issubclass(self.kind, Aggregate) and schema > self.kind.SCHEMA:
+            raise TemporaryError(
+                f"{self.collection} is stored by newer code (schema {schema})", UPGRADE_DELAY
+            )
+        try:
+            return self.kind.__pydantic_validator__.validate_json(document)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            place = "".join(f"/{step}" for step in first["loc"][:1])
+            raise PermanentError(
+                f"a stored {self.collection} does not fit: {place or 'the whole'}: {first['type']}"
+            ) from None
+
+    def prepare(self, connection: Connection) -> None:
+        """Bring table, columns and indexes to what the kind declares."""
+        columns = ", ".join(f"{quoted(name)} {type}" for name, type in self._columns.items())
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {self.name} ({columns})")
+        there = {row[1] for row in connection.execute(f"PRAGMA table_info({self.name})")}
+        indexes = dict(self._indexes())
+        for name in self._indexes_there(connection) - indexes.keys():
+            connection.execute(f"DROP INDEX {quoted(name)}")
+        for name in there - self._columns.keys():
+            connection.execute(f"ALTER TABLE {self.name} DROP COLUMN {quoted(name)}")
+        missing = [field for field in self._fields if field.name not in there]
+        for field in missing:
+            column = f"{quoted(field.name)} {_TYPES[field.type]}"
+            connection.execute(f"ALTER TABLE {self.name} ADD COLUMN {column}")
+        if missing:
+            self._backfill(connection)
+        for statement in indexes.values():
+            connection.execute(statement)
+
+    def _values(self, item: Aggregate | Fact) -> Iterator[Primitive]:
+        for field in self._fields:
+            yield field.encode(getattr(item, field.name))
+
+    def _indexes(self) -> Iterator[tuple[str, str]]:
+        for fields in dict.fromkeys((*self.kind.INDEXES, (self.kind.ORDER,))):
+            columns = list(dict.fromkeys((*fields, self.kind.ORDER, "id")))
+            if columns != ["id"]:
+                yield self._index(columns)
+        if self.is_aggregate:
+            yield self._index(["next_due", "id"], "WHERE next_due IS NOT NULL")
+
+    def _index(self, columns: Sequence[str], only: str = "") -> tuple[str, str]:
+        name = f"{self.collection}({','.join(columns)}){only}"
+        keys = ", ".join(map(quoted, columns))
+        return name, f"CREATE INDEX IF NOT EXISTS {quoted(name)} ON {self.name} ({keys}) {only}"
+
+    def _indexes_there(self, connection: Connection) -> set[str]:
+        query = "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql <> ''"
+        return {name for (name,) in connection.execute(query, (self.collection,))}
+
+    def _backfill(self, connection: Connection) -> None:
+        assignments = ", ".join(f"{quoted(field.name)} = ?" for field in self._fields)
+        update = f"UPDATE {self.name} SET {assignments} WHERE rowid = ?"
+        select = (
+            f"SELECT rowid, {self.found} FROM {self.name} WHERE rowid > ? ORDER BY rowid LIMIT ?"
+        )
+        last = 0
+        while rows := connection.execute(select, (last, BACKFILL_ROWS)).fetchall():
+            values = [(*self._values(self.read(found)), rowid) for rowid, *found in rows]
+            connection.executemany(update, values)
+            last = rows[-1][0]
+
+
+def quoted(name: str) -> str:
+    """Return `name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'

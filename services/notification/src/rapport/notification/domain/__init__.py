@@ -1,0 +1,1 @@
+"""Who hears what, when, through which channel; and that each hears it once."""

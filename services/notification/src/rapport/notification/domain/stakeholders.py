@@ -1,0 +1,163 @@
+"""Who there is to be told: stakeholders, their groups, what they want to hear and what not.
+
+A recipient is a person, not a record: a stakeholder with the same contact point as a complainant is
+the same recipient and hears a statement once. Opting out belongs to the recipient as well.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, time, timedelta
+from typing import Annotated, ClassVar, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field
+
+from rapport.common.aggregate import Aggregate, Due
+from rapport.common.events.communications import CommunicationPurpose
+from rapport.common.events.envelope import Instant, Personal, Value
+from rapport.common.events.interactions import StakeholderChanged, StakeholderPreferenceChanged
+from rapport.common.events.notifications import NotificationChannel
+from rapport.common.events.topics import INTERACTIONS
+from rapport.common.events.vocabulary import Language
+from rapport.common.matching import Conditions
+
+Cadence = Literal["hourly", "daily", "weekly"]
+
+_PERIODS = {
+    "hourly": timedelta(hours=1),
+    "daily": timedelta(days=1),
+    "weekly": timedelta(weeks=1),
+}
+
+
+class Address(Value):
+    """Where a channel reaches somebody; webhooks are signed with `secrets`, newest first."""
+
+    channel: NotificationChannel
+    to: Annotated[str, Personal(of="stakeholder")]
+    secrets: Annotated[tuple[str, ...], Personal(of="stakeholder")] = ()
+
+
+class Stakeholder(Aggregate):
+    """Somebody inside or outside who must hear things (S9), and how they are reached."""
+
+    COLLECTION = "stakeholders"
+    TOPIC = INTERACTIONS
+    INDEXES: ClassVar = (("active", "id"),)
+
+    name: Annotated[str, Personal(of="stakeholder")] = ""
+    side: Literal["internal", "external"] = "external"
+    language: Language = Language.EN
+    groups: tuple[str, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    recipient: str = ""
+    active: bool = True
+
+    def become(
+        self,
+        *,
+        name: str,
+        side: Literal["internal", "external"],
+        language: Language,
+        groups: tuple[str, ...],
+        addresses: tuple[Address, ...],
+        recipient: str | None,
+        active: bool,
+    ) -> None:
+        """Take on a new record; `recipient` is the person's id, by default the record's own."""
+        self.name, self.side, self.language = name, side, language
+        self.groups, self.addresses, self.active = groups, addresses, active
+        self.recipient = recipient or self.id
+        self.emit(StakeholderChanged(stakeholder=self.id, groups=groups, active=active, name=name))
+
+    def forget_address(self, to: str) -> None:
+        """Stop using an address whose receiver wants nothing more there."""
+        self.addresses = tuple(address for address in self.addresses if address.to != to)
+        self.emit(
+            StakeholderChanged(
+                stakeholder=self.id, groups=self.groups, active=self.active, name=self.name
+            )
+        )
+
+
+class StakeholderGroup(Aggregate):
+    """A name for stakeholders who hear the same: shareholders, dealers, press, staff."""
+
+    COLLECTION = "stakeholder_groups"
+
+    title: dict[Language, str] = Field(default_factory=dict)
+
+
+class Preference(Aggregate):
+    """What a recipient does not want to get; the id is the recipient's."""
+
+    COLLECTION = "preferences"
+    TOPIC = INTERACTIONS
+
+    opted_out: tuple[CommunicationPurpose, ...] = ()
+
+    def set(self, opted_out: Iterable[CommunicationPurpose]) -> None:
+        """Opt out of exactly these purposes."""
+        wanted = tuple(sorted(set(opted_out)))
+        for purpose in set(wanted) ^ set(self.opted_out):
+            self.emit(
+                StakeholderPreferenceChanged(
+                    stakeholder=self.id, purpose=purpose, opted_out=purpose in wanted
+                ),
+                key=purpose,
+            )
+        self.opted_out = wanted
+
+
+class Subscription(Aggregate):
+    """What somebody wants to hear of: event types, conditions, at once or as a digest.
+
+    `to` names stakeholders by id or groups by `group:NAME`; `owner` stands for the owner of the case
+    that the event is about. A digest is due at `at` (local to `time_zone`) every day or week, or at
+    every full hour.
+    """
+
+    COLLECTION = "subscriptions"
+    INDEXES: ClassVar = (("active", "id"),)
+
+    to: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+    when: Conditions = Conditions({})
+    deliver: Literal["at_once", "digest"] = "at_once"
+    every: Cadence = "daily"
+    at: time = time(8, 0)
+    time_zone: str = "UTC"
+    active: bool = True
+    digest_from: Instant | None = None
+    digest_due: Instant | None = None
+
+    def due(self) -> Iterable[Due]:
+        """A digest falls due at the end of its period."""
+        if self.active and self.digest_due is not None:
+            yield Due("digest", self.digest_due)
+
+    def wants(self, event: str, about: Mapping[str, object]) -> bool:
+        """Tell whether an event (`case.opened`), about these things, is subscribed to."""
+        return self.active and event in self.events and self.when.hold(about)
+
+    def schedule(self, now: datetime) -> None:
+        """Begin a digest's period now, where this is a digest."""
+        if self.deliver == "digest" and self.active:
+            self.digest_from, self.digest_due = now, next_digest(self, now)
+        else:
+            self.digest_from = self.digest_due = None
+
+
+def next_digest(subscription: Subscription, after: datetime) -> datetime:
+    """Return when the next digest is due, in UTC; local times follow daylight saving."""
+    if subscription.every == "hourly":
+        return after.replace(minute=0, second=0, microsecond=0) + _PERIODS["hourly"]
+    zone = ZoneInfo(subscription.time_zone)
+    local = after.astimezone(zone)
+    due = local.replace(
+        hour=subscription.at.hour, minute=subscription.at.minute, second=0, microsecond=0
+    )
+    days = 7 - local.weekday() if subscription.every == "weekly" else 0
+    due += timedelta(days=days % 7)
+    while due.astimezone(after.tzinfo) <= after:
+        due += _PERIODS[subscription.every]
+    return due.astimezone(after.tzinfo)
