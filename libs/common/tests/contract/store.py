@@ -208,6 +208,11 @@ WHERES: Final = st.fixed_dictionaries(
     },
 )
 
+SHARED_AMONG_EXAMPLES: Final = [
+    HealthCheck.function_scoped_fixture,
+    HealthCheck.differing_executors,  # several adapters inherit the test
+]
+
 
 class StoreContract:
     """The promises of the port; see the module's docstring."""
@@ -390,9 +395,7 @@ class StoreContract:
 
     # Finding
 
-    @settings(
-        max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-    )
+    @settings(max_examples=60, deadline=None, suppress_health_check=SHARED_AMONG_EXAMPLES)
     @given(where=WHERES, limit=st.integers(1, 7), newest_first=st.booleans())
     async def test_finding_agrees_with_plain_python(
         self, store: Store, where: dict[str, Any], limit: int, newest_first: bool

@@ -112,11 +112,11 @@ class Aggregate(BaseModel):
         return tuple(emission.data for emission in self._emitted)
 
     def has_seen(self, cause: str) -> bool:
-        """Tell whether a command or a due item has been applied before."""
+        """Tell whether a command has been applied before."""
         return cause in self.seen
 
     def remember(self, cause: str) -> None:
-        """Keep a command or a due item among the last 64 that were applied."""
+        """Keep a command among the last 64 that were applied."""
         self.seen = [*self.seen[1 - SEEN_LIMIT :], cause]
 
     def collect(

@@ -42,6 +42,7 @@ PERMISSIONS: Final[dict[str, frozenset[str]]] = {
     "statement.write": frozenset({"pr", "lead", "admin"}),
     "statement.approve": frozenset({"approver"}),
     "statement.release": frozenset({"pr", "admin"}),
+    "statement.break_glass": frozenset({"admin"}),
     "stakeholder.read": frozenset({"agent", "lead", "pr", "admin"}),
     "stakeholder.write": frozenset({"pr", "lead", "admin"}),
     "communication.read": _EVERYONE_INSIDE,

@@ -3,7 +3,7 @@
 A step is one decision with its cause. Steps of the same aggregate fold, in order, into one save; a
 step that fails drops only itself. A save that another writer overtook is loaded and decided again, at
 most eight times. Applying a step twice changes nothing: events of another aggregate are told apart by
-its sequence, commands and due items by what the aggregate remembers, and decisions check the state.
+its sequence, commands by what the aggregate remembers, and decisions check the state.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,18 +32,22 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Step:
-    """One decision on one aggregate; after the fold it tells what came of it."""
+    """One decision on one aggregate; after the fold it tells what came of it.
+
+    A command is `remembered` by its aggregate. A due item need not be: it is there until it is done.
+    """
 
     cause: Cause
     decide: Callable[[Any], Aggregate | None]
     event: Event[EventData] | None = None
+    remembered: bool = False
     failure: Exception | None = None
     result: Aggregate | None = None
 
     def is_done(self, aggregate: Aggregate) -> bool:
         """Tell whether the aggregate shows that this step was applied before."""
         if self.event is None:
-            return aggregate.has_seen(self.cause.id)
+            return self.remembered and aggregate.has_seen(self.cause.id)
         last = aggregate.sequences.get(self.event.subject)
         return (
             last is not None
@@ -54,8 +58,10 @@ class Step:
 
     def mark(self, aggregate: Aggregate) -> None:
         """Leave on the aggregate what `is_done` looks for."""
-        if self.event is None:
+        if self.remembered:
             aggregate.remember(self.cause.id)
+        elif self.event is None:
+            return
         elif self.event.sequence is not None and self.event.subject != aggregate.id:
             sequences = aggregate.sequences
             sequences[self.event.subject] = max(
@@ -130,6 +136,7 @@ class Engine:
         step = Step(
             Cause(id=cause, time=at or self.clock.now(), exercise=exercise),
             decide,
+            remembered=True,
         )
         await self.apply(kind, {id: [step]})
         if step.failure is not None:

@@ -6,9 +6,9 @@ nothing without it. E-mail addresses are compared in lower case, telephone numbe
 
 import hmac
 import unicodedata
-from base64 import b32encode
 from collections.abc import Mapping
-from hashlib import sha256
+
+from rapport.common.events.ids import base32
 
 
 def person_id(
@@ -25,8 +25,7 @@ def person_id(
     point = _contact_point(email, phone, handles or {})
     if point is None:
         return None
-    digest = hmac.new(key, point.encode(), sha256).digest()[:16]
-    return b32encode(digest).decode().rstrip("=").lower()
+    return base32(hmac.digest(key, point.encode(), "sha256")[:16])
 
 
 def _contact_point(email: str | None, phone: str | None, handles: Mapping[str, str]) -> str | None:

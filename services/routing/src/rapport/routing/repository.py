@@ -6,19 +6,55 @@ from datetime import datetime, timedelta
 
 from rapport.common.clock import Clock
 from rapport.common.engine import Engine
-from rapport.common.store.port import Store
+from rapport.common.store.port import Range, Store
 from rapport.routing.domain.assessment import Assessor
 from rapport.routing.domain.case import Case
-from rapport.routing.domain.crisis import ACTIVE, Crisis
+from rapport.routing.domain.crisis import ACTIVE, UNDECIDED_OR_ACTIVE, Crisis
 from rapport.routing.domain.policies import Policies
 from rapport.routing.domain.teams import Loads
 
 MOST_CRISES = 200
+LINK_PAGE = 200
 
 
 async def active_crises(store: Store) -> Sequence[Crisis]:
     """Return the crises that cases link themselves to, at most 200."""
     return (await store.find(Crisis, {"state": ACTIVE}, limit=MOST_CRISES)).items
+
+
+async def crises_on_the_table(store: Store) -> Sequence[Crisis]:
+    """Return the crises that are proposed or on, at most 200."""
+    found = await store.find(Crisis, {"state": UNDECIDED_OR_ACTIVE}, limit=MOST_CRISES)
+    return found.items
+
+
+@dataclass(frozen=True, slots=True)
+class MatchingCases:
+    """Ids of cases that a crisis shall ask to link themselves, and the cursor of the next page."""
+
+    cases: Sequence[str]
+    next: str | None
+
+
+async def matching_cases(store: Store, crisis: Crisis) -> MatchingCases:
+    """Return those of the next 200 candidates that match a crisis and do not belong to it yet.
+
+    Candidates share the first thing that the criteria name and began after the matter did.
+    """
+    criteria = crisis.criteria
+    fields = ("product", "brand", "region", "complaint_type")
+    named = next(field for field in fields if getattr(criteria, field) is not None)
+    where = {named: getattr(criteria, named), "began_at": Range(start=criteria.since)}
+    page = await store.find(Case, where, limit=LINK_PAGE, cursor=crisis.link_cursor)
+    matching = [
+        case.id
+        for case in page.items
+        if case.crisis_id != crisis.id
+        and case.owner is not None
+        and case.exercise == crisis.exercise
+        and criteria.match(case.about, case.occurred_at)
+    ]
+    return MatchingCases(matching, page.next)
 
 
 async def count_loads(store: Store) -> Loads:

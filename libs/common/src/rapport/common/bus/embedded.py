@@ -189,20 +189,24 @@ class EmbeddedBus:
         return [partition for topic in topics for partition in self._of(topic)]
 
     def _entry(self, message: Message) -> Entry:
-        topic, text, value, headers = message
-        key = None if text is None else text.encode()
+        topic, key, value, headers = message
+        name = b"" if key is None else key.encode()
         packed = pack(headers)
-        if len(key or b"") + len(value or b"") > MESSAGE_LIMIT:
+        size = len(name) + len(value or b"")
+        if size > MESSAGE_LIMIT:
             raise PermanentError(f"a message for {topic} is over {MESSAGE_LIMIT} bytes")
         if len(packed.names) + len(packed.values) > HEADERS_LIMIT:
             raise PermanentError(f"the headers for {topic} are over {HEADERS_LIMIT} bytes")
         partitions = self._of(topic)
-        partition = partitions[crc32(key or b"") % len(partitions)]
-        return partition, message, (key, value, packed.names, packed.values)
+        if packed is not headers:
+            message = Message(topic, key, value, packed)
+        return partitions[crc32(name) % len(partitions)], message, size + len(packed.values)
 
-    def _appended(self, partition: Partition, records: Sequence[Record]) -> None:
-        self._recent.add(partition, records)
-        self._wake(partition)
+    def _appended(self, partition: Partition, first: int, messages: Sequence[Message], timestamp: int) -> None:
+        if self._watchers[partition]:
+            records = [Record(partition.topic, partition.number, offset, timestamp, *message[1:]) for offset, message in enumerate(messages, first)]
+            self._recent.add(partition, records)
+            self._wake(partition)
 
     def _wake(self, partition: Partition) -> None:
         for wake in self._watchers[partition]:

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from rapport.common.bus.log import Log, Owner, Packed, Partition, Segment
+from rapport.common.bus.log import Log, Owner, Partition, Segment
 from rapport.common.clock import Clock
 from rapport.common.errors import RapportError, TemporaryError
 from rapport.common.events.codec import Message, Record
@@ -24,35 +24,16 @@ POSITIONS_DELAY: Final = 0.2
 
 log = structlog.get_logger(__name__)
 
-Entry = tuple[Partition, Message, Packed]
-"""A message, where it goes, and as what it is kept."""
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What one transaction brings for one partition."""
-
-    messages: list[Message] = field(default_factory=list)
-    packed: list[Packed] = field(default_factory=list)
+Entry = tuple[Partition, Message, int]
 
 
 class _Group:
     """What one transaction will bring, and the calls that wait for it."""
 
     def __init__(self) -> None:
-        self.batches: defaultdict[Partition, _Batch] = defaultdict(_Batch)
+        self.messages: defaultdict[Partition, list[Message]] = defaultdict(list)
         self.calls: list[asyncio.Future[None]] = []
         self.size = 0
-
-    def add(self, entries: Sequence[Entry]) -> asyncio.Future[None]:
-        for partition, message, packed in entries:
-            batch = self.batches[partition]
-            batch.messages.append(message)
-            batch.packed.append(packed)
-            self.size += len(packed[1] or b"") + len(packed[3])
-        call = asyncio.get_running_loop().create_future()
-        self.calls.append(call)
-        return call
 
     def settle(self, error: Exception | None = None) -> None:
         for call in self.calls:
@@ -73,7 +54,7 @@ class GroupCommit:
         executor: Executor,
         clock: Clock,
         positions: Mapping[Owner, int],
-        appended: Callable[[Partition, Sequence[Record]], None],
+        appended: Callable[[Partition, int, Sequence[Message], int], None],
     ) -> None:
         self._log = log
         self._executor = executor
@@ -99,11 +80,18 @@ class GroupCommit:
         while self.is_full and self._open:
             await self._room.wait()
 
-    def add(self, entries: Sequence[Entry]) -> asyncio.Future[None]:
+    def add(
+        self, entries: Sequence[Entry]
+    ) -> asyncio.Future[None]:
         """Let `entries` go with the next transaction; the future is done when they are durable."""
         if not self._open:
             raise TemporaryError("the bus is not open")
-        call = self._next.add(entries)
+        group = self._next
+        for partition, message, size in entries:
+            group.messages[partition].append(message)
+            group.size += size
+        call = asyncio.get_running_loop().create_future()
+        group.calls.append(call)
         if self._writing is None:
             self._write_soon()
         return call
@@ -157,8 +145,8 @@ class GroupCommit:
     async def _write_group(self, group: _Group, positions: Mapping[Owner, int]) -> None:
         timestamp = int(self._clock.now().timestamp() * 1000)
         segments = [
-            Segment(partition.id, partition.end, batch.packed)
-            for partition, batch in group.batches.items()
+            Segment(partition.id, partition.end, messages)
+            for partition, messages in group.messages.items()
         ]
         run = asyncio.get_running_loop().run_in_executor
         try:
@@ -170,16 +158,8 @@ class GroupCommit:
             group.settle(error)
             return
         self._saved.update(positions)
-        for partition, batch in group.batches.items():
-            records = _records(partition, batch.messages, timestamp)
-            partition.end += len(records)
-            self._appended(partition, records)
+        for partition, messages in group.messages.items():
+            first = partition.end
+            partition.end += len(messages)
+            self._appended(partition, first, messages, timestamp)
         group.settle()
-
-
-def _records(partition: Partition, messages: Sequence[Message], timestamp: int) -> list[Record]:
-    topic, number = partition.topic, partition.number
-    return [
-        Record(topic, number, offset, timestamp, message.key, message.value, message.headers)
-        for offset, message in enumerate(messages, partition.end)
-    ]

@@ -15,6 +15,8 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import accumulate, count, pairwise, repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -40,6 +42,7 @@ _SCHEMA: Final = """
         id INTEGER PRIMARY KEY,
         records INTEGER NOT NULL,
         timestamp INTEGER NOT NULL,
+        names BLOB NOT NULL,
         data BLOB NOT NULL
     );
     CREATE TABLE positions (
@@ -63,16 +66,12 @@ _FROM: Final = """
     AND id <= :last
     ORDER BY id
 """
-_READ: Final = f"SELECT id, records, timestamp, data {_FROM}"
+_READ: Final = f"SELECT id, records, timestamp, names, data {_FROM}"
 _TIMESTAMP: Final = f"SELECT timestamp {_FROM} LIMIT 1"
 _OLDEST: Final = "SELECT id + records, timestamp FROM segments WHERE id BETWEEN ? AND ? ORDER BY id"
 
 Owner = tuple[str, int]
 """A consumer group and the id of a partition, to which a position belongs."""
-
-
-Packed = tuple[bytes | None, bytes | None, bytes, bytes]
-"""A message as it is kept: its key, its value, its headers' names and values."""
 
 
 @dataclass(slots=True, eq=False)
@@ -87,11 +86,14 @@ class Partition:
 
 
 class Segment(NamedTuple):
-    """Messages to append to the partition of this id, the first of them at the offset `first`."""
+    """Messages to append to the partition of this id, the first of them at the offset `first`.
+
+    Their headers have to be packed.
+    """
 
     partition: int
     first: int
-    messages: Sequence[Packed]
+    messages: Sequence[Message]
 
 
 class Log:
@@ -140,13 +142,13 @@ class Log:
     ) -> None:
         """Make segments, written at `timestamp` (epoch ms), and groups' positions durable."""
         rows = [
-            (_id(partition, first), len(messages), timestamp, _join(messages))
-            for segment in sorted(segments)
+            (_id(partition, first), len(messages), timestamp, messages[0].headers.names, _join(messages))
+            for segment in sorted(segments, key=itemgetter(0))
             for partition, first, messages in _cut(segment)
         ]
         places = [(group, partition, at) for (group, partition), at in positions.items()]
         with self._transaction():
-            self._writer.executemany("INSERT INTO segments VALUES (?, ?, ?, ?)", rows)
+            self._writer.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?)", rows)
             self._writer.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", places)
 
     def read(self, partition: Partition, position: int) -> list[Record]:
@@ -157,8 +159,8 @@ class Log:
         records: list[Record] = []
         size = 0
         with _trouble(), closing(self._reader.execute(_READ, _place(partition, position))) as rows:
-            for id, count, timestamp, data in rows:
-                records += _split(data, count, partition, id % _OFFSETS, timestamp)
+            for id, count, timestamp, names, data in rows:
+                records += _split(partition, id % _OFFSETS, count, timestamp, names, data)
                 size += len(data)
                 if len(records) >= SEGMENT_RECORDS or size >= SEGMENT_BYTES:
                     break
@@ -273,45 +275,33 @@ def _place(partition: Partition, position: int) -> dict[str, int]:
 
 
 def _cut(segment: Segment) -> Iterator[Segment]:
-    """Cut what is too long for one segment."""
+    """Cut a segment where header names change, and what is too long for one."""
     partition, first, messages = segment
     start = size = 0
-    for place, (_, value, _, values) in enumerate(messages):
-        added = len(value or b"") + len(values)
-        if place > start and (size + added > SEGMENT_BYTES or place - start == SEGMENT_RECORDS):
-            yield Segment(partition, first + start, messages[start:place])
-            start, size = place, 0
-        size += added
+    kind = messages[0].headers.names
+    for place, (_, _, value, headers) in enumerate(messages):
+        size += len(value or b"") + len(headers.values)
+        if headers.names != kind or size > SEGMENT_BYTES or place - start == SEGMENT_RECORDS:
+            if place > start:
+                yield Segment(partition, first + start, messages[start:place])
+            start, size, kind = place, 0, headers.names
     yield Segment(partition, first + start, messages[start:])
 
 
-def _join(messages: Sequence[Packed]) -> bytes:
+def _join(messages: Sequence[Message]) -> bytes:
     """Return messages as one blob: the lengths of all their parts (-1 is None), then the parts."""
-    parts = [part for message in messages for part in message]
+    parts = [part for _, key, value, headers in messages for part in (None if key is None else key.encode(), value, headers.values)]
     lengths = [-1 if part is None else len(part) for part in parts]
     return struct.pack(f"<{len(parts)}i", *lengths) + b"".join(part for part in parts if part)
 
 
 def _split(
-    data: bytes, count: int, partition: Partition, first: int, timestamp: int
+    partition: Partition, first: int, records: int, timestamp: int, names: bytes, data: bytes
 ) -> Iterator[Record]:
-    lengths = iter(struct.unpack_from(f"<{4 * count}i", data))
-    topic, number = partition.topic, partition.number
-    at = 16 * count
-    for offset, (key, value, names, values) in enumerate(
-        zip(lengths, lengths, lengths, lengths, strict=True), first
-    ):
-        key_end = at + max(key, 0)
-        value_end = key_end + max(value, 0)
-        names_end = value_end + names
-        end = names_end + values
-        yield Record(
-            topic,
-            number,
-            offset,
-            timestamp,
-            None if key < 0 else data[at:key_end].decode(),
-            None if value < 0 else data[key_end:value_end],
-            PackedHeaders(data[value_end:names_end], data[names_end:end]),
-        )
-        at = end
+    lengths = struct.unpack_from(f"<{3 * records}i", data)
+    sizes = [max(length, 0) for length in lengths] if -1 in lengths else lengths
+    ends = accumulate(sizes, initial=12 * records)
+    parts = [data[start:end] for start, end in pairwise(ends)]
+    return map(Record._make, zip(
+        repeat(partition.topic), repeat(partition.number), count(first), repeat(timestamp),
+        map(bytes.decode, parts[0::3]), parts[1::3], map(PackedHeaders, repeat(names), parts[2::3])))

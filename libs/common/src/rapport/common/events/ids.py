@@ -5,10 +5,13 @@ twice gives the same id and the second time changes nothing.
 """
 
 import secrets
-from base64 import b32encode
 from hashlib import blake2b
+from typing import Final
 
-_BYTES = 16
+_BYTES: Final = 16
+_BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS: Final = [first + second for first in _BASE32 for second in _BASE32]
+_PLACES: Final = range(120, -1, -10)
 
 
 def derived_id(*parts: str) -> str:
@@ -16,18 +19,16 @@ def derived_id(*parts: str) -> str:
 
     Each part is prefixed with its length, so ("a", "bc") and ("ab", "c") differ.
     """
-    digest = blake2b(digest_size=_BYTES)
-    for part in parts:
-        encoded = part.encode()
-        digest.update(b"%d:" % len(encoded))
-        digest.update(encoded)
-    return _text(digest.digest())
+    joined = b"".join([b"%d:%b" % (len(part), part) for part in map(str.encode, parts)])
+    return base32(blake2b(joined, digest_size=_BYTES).digest())
 
 
 def random_id() -> str:
     """Return a fresh id of the same form, from the operating system's random source."""
-    return _text(secrets.token_bytes(_BYTES))
+    return base32(secrets.token_bytes(_BYTES))
 
 
-def _text(raw: bytes) -> str:
-    return b32encode(raw).decode().rstrip("=").lower()
+def base32(raw: bytes) -> str:
+    """Return 16 bytes as the 26 characters of an id: RFC 4648's base32, lower case, unpadded."""
+    number = int.from_bytes(raw) << 2
+    return "".join([_PAIRS[number >> place & 1023] for place in _PLACES])

@@ -113,11 +113,13 @@ class StatementReleased(StatementEvent):
     """The statement goes out, byte for byte as approved, in every language.
 
     It is for every person linked to the crisis and every member of the stakeholder groups named.
+    `break_glass` is why it went out without the approvals that it needs, where it did.
     """
 
     by: str
     wordings: dict[Language, Wording]
     groups: tuple[str, ...]
+    break_glass: str | None = None
 
 
 @event("rapport.statement.superseded.v1", KNOWLEDGE, key="statement_id")

@@ -174,8 +174,12 @@ class SentContact(Sent):
     name: Annotated[Line | None, OF_CONTACT] = None
     email: Annotated[Email | None, OF_CONTACT] = None
     phone: Annotated[Phone | None, OF_CONTACT] = None
-    handles: Annotated[Handles, OF_CONTACT] = {}
+    handles: Annotated[Handles, OF_CONTACT] = Field(default_factory=dict)
     url: Annotated[WebAddress | None, OF_CONTACT] = None
+
+
+_NOBODY: Final = SentContact()
+"""The contact of whoever does not say: one for all, since copying a default for each costs time."""
 
 
 class SentRating(Sent):
@@ -226,7 +230,7 @@ class Submission(Sent):
     source_ref: Identifier | None = None
     thread_ref: Identifier | None = None
     in_reply_to: Identifier | None = None
-    contact: Annotated[SentContact, _null_is(SentContact())] = SentContact()
+    contact: Annotated[SentContact, _null_is(_NOBODY)] = Field(default_factory=lambda: _NOBODY)
     language: Language | None = None
     subject: Annotated[Line | None, OF_CONTACT] = None
     text: Annotated[Prose | None, OF_CONTACT] = None

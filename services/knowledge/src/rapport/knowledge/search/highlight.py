@@ -13,7 +13,14 @@ from typing import Final
 
 import numpy as np
 
-from rapport.knowledge.search.terms import UNSPACED, Integers, fold_word, found_in, pairs_of, terms_of
+from rapport.knowledge.search.terms import (
+    UNSPACED,
+    Integers,
+    fold_word,
+    found_in,
+    pairs_of,
+    terms_of,
+)
 
 Range = tuple[int, int]
 """A start and an end (exclusive) in a text, in characters."""

@@ -117,8 +117,8 @@ class Segment:
         spans = list(map(slice, starts.tolist(), ends.tolist()))
         rows = np.concatenate([self._rows[span] for span in spans])
         weights = np.concatenate([self._weights[span] for span in spans])
-        parts = weights * np.repeat(importance, ends - starts)
-        return np.bincount(rows, weights=parts, minlength=len(self.entries))
+        parts: Floats = weights * np.repeat(importance, ends - starts)
+        return np.asarray(np.bincount(rows, parts, len(self.entries)), np.float64)
 
     def fit(self, kind: str | None, product: str | None) -> Floats:
         """Return how much of its score each row keeps when a kind and a product are asked for.

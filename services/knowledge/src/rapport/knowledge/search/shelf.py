@@ -19,7 +19,7 @@ from rapport.knowledge.search.terms import Integers
 MOST_TERMS: Final = 64
 """Terms of a query that are looked up: the rarest tell most, and a case has hundreds."""
 
-ENOUGH: Final = 0.97
+ENOUGH: Final = 0.99
 """The share of a query's information that is looked up; the rest is in its commonest terms."""
 
 LEAST_SCORE: Final = 0.05

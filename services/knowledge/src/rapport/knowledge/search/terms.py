@@ -81,7 +81,8 @@ def found_in(some: Integers, terms: Integers) -> Mask:
     if not len(terms):
         return np.zeros(len(some), np.bool_)
     places = np.searchsorted(terms, some).clip(max=len(terms) - 1)
-    return terms[places] == some
+    found: Mask = terms[places] == some
+    return found
 
 
 def _codes(text: str) -> Integers:

@@ -56,6 +56,14 @@ def is_public(address: str) -> bool:
         return False
 
 
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_public(address: IPv4Address | IPv6Address) -> bool:
     if isinstance(address, IPv4Address):
         return address.is_global and not address.is_multicast
@@ -87,6 +95,8 @@ class AddressPolicy:
         host, port = parsed.raw_host.decode("ascii"), _port(parsed)
         if not self._allows(host, port) and (parsed.scheme != "https" or port not in PORTS):
             raise AddressRefused(Reason.ADDRESS_NOT_ALLOWED, "a URL needs https and a usual port")
+        if _is_address(host) and not is_public(host) and not self._allows(host, port):
+            raise AddressRefused(Reason.ADDRESS_NOT_ALLOWED, "the host is not on the internet")
         return parsed
 
     async def addresses(self, host: str, port: int) -> Sequence[str]:

@@ -199,7 +199,7 @@ def coverage_of(tallies: Iterable[tuple[tuple[Any, ...], int]]) -> Coverage:
             delivered += count
         else:
             missing += count
-        if not out and holding in ("queued", "delivered") and closing in ("none", "failed"):
+        if not out and holding in ("queued", "delivered") and closing == "none":
             without_closing += count
     return Coverage(
         linked=linked,

@@ -42,6 +42,7 @@ ALARM: Final = 2.0
 complaint, like a question about fire safety, takes twice as much."""
 
 NO_REACH: Final = Reach()
+"""Nobody but us has seen it, as far as we know."""
 
 WIDE_REACH: Final = Reach(followers=10_000, reposts=100, views=50_000)
 """From any of these on, a bad word travels far enough to matter by itself."""
@@ -142,7 +143,7 @@ class LexiconAssessor:
         self._readers = {lexicon.language: Reader(lexicon) for lexicon in lexicons}
 
     def assess(self, item: Assessable) -> Assessment:
-        """Return the judgements, in about as many microseconds as the text has characters."""
+        """Return the judgements; one pass over the text, however many terms there are."""
         evidence = self._read(item)
         sentiment = _judge_sentiment(item, evidence)
         complained = item.kind is Kind.COMPLAINT or sentiment.value is Sentiment.NEGATIVE

@@ -70,7 +70,7 @@ Hours = Annotated[tuple[str, ...], AfterValidator(_one_after_another)]
 def _known_zone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         raise ValueError("is no time zone of the IANA database, like Asia/Tehran") from None
     return name
 
@@ -131,7 +131,8 @@ AROUND_THE_CLOCK: Final = Calendar()
 
 
 def due_at(start: datetime, working_time: timedelta, calendar: Calendar) -> datetime:
-    """Return when `working_time`, above zero, has passed since `start` while it was open."""
+    """Return when `working_time`, above zero, has passed since `start` while it was open, in UTC."""
+    start = start.astimezone(UTC)
     if calendar == AROUND_THE_CLOCK:
         return start + working_time
     left = working_time

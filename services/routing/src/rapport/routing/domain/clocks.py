@@ -49,6 +49,9 @@ _UNITS: Final = {
 }
 _LONGEST: Final = timedelta(days=366)
 
+PROMISE_WARNS_AT: Final = 0.75
+"""The share of a promised time that passes before its clock warns."""
+
 
 def _duration(value: Any) -> Any:
     """Read `15 min`, `4 h`, `2 d`; ISO 8601, as policies are kept, is left to pydantic."""
@@ -118,7 +121,7 @@ class ClockRules(BaseModel):
         return next(rule for rule in self.rules if rule.when.hold(about))
 
 
-ClockName = Literal["first_response"]
+ClockName = Literal["first_response", "holding_statement", "next_update"]
 
 
 class Clocks(BaseModel):
@@ -127,6 +130,7 @@ class Clocks(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     first_response: ClockRules
+    holding_statement: ClockRules
     handover_expires_after: Duration
     referral_returns_after: Duration
     resolved_closes_after: Duration
@@ -149,15 +153,27 @@ class Clock(BaseModel):
     channel: Channel | None = None
     passed: int = 0
     ended_at: Instant | None = None
+    outcome: Literal["met", "cancelled"] | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether what it waits for has neither happened nor been given up."""
-        return self.ended_at is None
+        return self.outcome is None
+
+    @property
+    def state(self) -> Literal["running", "warned", "breached", "met", "cancelled"]:
+        """How it stands."""
+        if self.outcome is not None:
+            return self.outcome
+        if self.passed == 0:
+            return "running"
+        return "warned" if self.passed == 1 else "breached"
 
     @property
     def is_breached(self) -> bool:
-        """Whether it has run past its due time."""
+        """Whether it ran, or has run, past its due time."""
+        if self.outcome == "met" and self.ended_at is not None:
+            return self.ended_at > self.due_at
         return self.passed >= 2
 
     def due(self) -> Iterator[Due]:
@@ -178,18 +194,13 @@ class Clock(BaseModel):
 
     def meet(self, at: datetime, owner: str | None) -> ClockMet:
         """End it because what it waited for happened at `at`; after `due_at` that is a breach."""
-        self.ended_at = at
-        return self._told(
-            ClockMet,
-            owner,
-            met_at=at,
-            elapsed=max(0.0, (at - self.started_at).total_seconds()),
-            breached=at > self.due_at,
-        )
+        self.ended_at, self.outcome = at, "met"
+        elapsed = max(0.0, (at - self.started_at).total_seconds())
+        return self._told(ClockMet, owner, met_at=at, elapsed=elapsed, breached=self.is_breached)
 
     def cancel(self, at: datetime, owner: str | None, reason: str) -> ClockCancelled:
         """End it although what it waits for has not happened."""
-        self.ended_at = at
+        self.ended_at, self.outcome = at, "cancelled"
         return self._told(ClockCancelled, owner, reason=reason)
 
     def _steps(self) -> tuple[Due, Due, Due]:
@@ -251,6 +262,28 @@ class Timing(BaseModel):
             again_at=due_at(due, rule.within, calendar),
             policy=self.hash,
             channel=channel,
+        )
+
+    def promise(
+        self,
+        clock: ClockName,
+        due: datetime,
+        at: datetime,
+        *,
+        of: Literal["case", "crisis", "task"],
+        aggregate_id: str,
+    ) -> Clock:
+        """Return a clock that runs since `at` until the moment that somebody promised."""
+        runs = due - at
+        return Clock(
+            of=of,
+            aggregate_id=aggregate_id,
+            clock=clock,
+            started_at=at,
+            warn_at=at + runs * PROMISE_WARNS_AT,
+            due_at=due,
+            again_at=due + runs,
+            policy=self.hash,
         )
 
     def _calendar(self, name: str | None) -> Calendar:

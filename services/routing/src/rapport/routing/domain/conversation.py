@@ -29,7 +29,7 @@ MESSAGES_KEPT: Final = 20
 
 TEXT: Final = 4_000
 EXCERPT: Final = 280
-TITLE: Final = 60
+TITLE: Final = 80
 """Characters that are kept of a message's text, of the excerpt that travels, of a title."""
 
 _KINDS: Final = (
@@ -76,15 +76,19 @@ class Conversation(BaseModel):
         self.count += 1
         self.heard = [*self.heard[1 - HEARD_LIMIT :], feedback.feedback_id]
         self.messages = [*self.messages[1 - MESSAGES_KEPT :], _message(feedback)]
-        self.contact = _reachable(self.contact, feedback.contact)
+        if feedback.contact != self.contact:
+            self.contact = _reachable(self.contact, feedback.contact)
         if feedback.channel is Channel.EMAIL:
             self.in_reply_to = feedback.source_ref
 
     def feature(self, feedback: FeedbackReceived) -> None:
         """Make a message the one that the conversation is shown by."""
-        text = feedback.text or feedback.subject or ""
-        self.excerpt = " ".join(text[: 2 * EXCERPT].split())[:EXCERPT]
-        self.title = feedback.subject or self.excerpt[:TITLE]
+        self.excerpt = _line(feedback.text or feedback.subject or "", EXCERPT)
+        self.title = _line(feedback.subject or self.excerpt, TITLE)
+
+
+def _line(text: str, limit: int) -> str:
+    return " ".join(text[: 2 * limit].split())[:limit]
 
 
 def _message(feedback: FeedbackReceived) -> Message:

@@ -28,6 +28,10 @@ class KeptPolicy(Aggregate):
         text = rules.model_dump_json()
         return cls(id=sha256(text.encode()).hexdigest(), name=name, text=text)
 
+    def unless_kept(self, kept: "KeptPolicy | None") -> "KeptPolicy | None":
+        """Return what is to be saved: this policy, nothing where it is kept already."""
+        return self if kept is None else None
+
 
 @dataclass(frozen=True, slots=True)
 class Policies:

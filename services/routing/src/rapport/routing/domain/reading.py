@@ -2,8 +2,8 @@
 
 All terms of a lexicon are one regular expression, factored by common beginnings, so that a text is
 read in one pass whatever the number of terms. What is found is then taken in order: a denial turns
-the terms near it, an emphasis weighs on the next one. Reasons are told in the lexicon's words, never
-in those of the text, so they hold no personal data.
+the terms near it, an emphasis weighs on the next one. Reasons are told in the lexicon's words and
+never in those of the text, so they hold no personal data.
 """
 
 import re
@@ -137,7 +137,7 @@ class Reader:
         return terms
 
     def _entry(self, word: str) -> _Entry:
-        """Return the entry of a word that the pattern has found: its own, or that of a beginning."""
+        """Return the entry of a word that the pattern has found: its own or a beginning's."""
         key = _key(word)
         entry = self._entries.get(key)
         while entry is None:
@@ -166,7 +166,10 @@ def _key(term: str) -> str:
 
 
 def _entries(lexicon: Lexicon) -> Mapping[str, _Entry]:
-    """Return the entries by term; terms that differ in their joints only share one."""
+    """Return the entries by term.
+
+    Terms that differ in their joints only share one, and "slow" says what "slow*" says, too.
+    """
     by_key: dict[str, _Entry] = {}
     entries: dict[str, _Entry] = {}
 
@@ -176,6 +179,9 @@ def _entries(lexicon: Lexicon) -> Mapping[str, _Entry]:
 
     for term, value, weight in lexicon.entries():
         entry(term).speaks_for.append((value, weight))
+    for key, word in by_key.items():
+        if beginning := by_key.get(key + "*"):
+            word.speaks_for += beginning.speaks_for
     grammar = lexicon.grammar
     for term in grammar.deny_next:
         entry(term).denies_next = True

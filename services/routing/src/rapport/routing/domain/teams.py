@@ -96,10 +96,11 @@ class Teams(BaseModel):
         """Tell whether `name` is a person."""
         return name in self.people()
 
-    def team_of(self, person: str, preferred: str = DUTY) -> str:
+    def team_of(self, person: str, preferred: str | None) -> str:
         """Return the name of a team that `person` is in: `preferred` if it is one of several."""
-        names = [preferred, *self.teams]
-        return next((name for name in names if self.includes(name, person)), DUTY)
+        if preferred is not None and self.includes(preferred, person):
+            return preferred
+        return next((name for name in self.teams if self.includes(name, person)), DUTY)
 
     def includes(self, team: str, person: str) -> bool:
         """Tell whether `person` leads or belongs to `team`."""
@@ -107,7 +108,7 @@ class Teams(BaseModel):
             return person in (self.duty.owner, self.duty.manager)
         return team in self.teams and person in self.teams[team]
 
-    def ladder(self, team: str) -> tuple[str, ...]:
+    def ladder(self, team: str | None) -> tuple[str, ...]:
         """Return whom to bring in, in order, when a case of `team` needs more than its owner."""
-        lead = self.teams[team].lead if team in self.teams else None
+        lead = self.teams[team].lead if team is not None and team in self.teams else None
         return tuple(dict.fromkeys(name for name in (lead, self.duty.manager) if name is not None))

@@ -3,6 +3,6 @@
 from typing import Final
 
 from rapport.common.handling import Declared
-from rapport.routing.handlers import cases
+from rapport.routing.handlers import cases, crises
 
-DECLARED: Final[list[Declared]] = [*cases.DECLARED]
+DECLARED: Final[list[Declared]] = [*cases.DECLARED, *crises.DECLARED]

@@ -27,7 +27,7 @@ from rapport.routing.domain.history import CaseHistory
 from rapport.routing.domain.policies import Policies
 from rapport.routing.domain.record import Outcome, State
 from rapport.routing.domain.rules import Assignment, assign
-from rapport.routing.domain.teams import DUTY, Loads, Teams
+from rapport.routing.domain.teams import Loads, Teams
 from rapport.routing.repository import Resources, active_crises
 
 OF_A_CASE: Final = tuple(
@@ -176,7 +176,7 @@ def _settled(
 @due(Case, prepare=teams)
 def keep_time(case: Case, item: Due, given: Teams) -> Case:
     """What falls due is done; an overdue clock brings in the team's lead, then the duty manager."""
-    case.fall_due(item, given.ladder(case.team or DUTY))
+    case.fall_due(item, given.ladder(case.team))
     return case
 
 

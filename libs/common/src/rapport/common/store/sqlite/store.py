@@ -8,10 +8,10 @@ Without a path all of it lives in memory, on one connection, and behaves the sam
 import json
 import sqlite3
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Final, NamedTuple, TypeVar
@@ -22,7 +22,7 @@ from rapport.common.store.fields import microseconds, moment
 from rapport.common.store.port import A, Change, Page, Stored, Tally, Where
 from rapport.common.store.sqlite import queries
 from rapport.common.store.sqlite.queries import Query
-from rapport.common.store.sqlite.table import Row, Table
+from rapport.common.store.sqlite.table import Row, Table, quoted
 from rapport.common.store.sqlite.worker import Worker, insert_many
 
 T = TypeVar("T")
@@ -259,39 +259,38 @@ def _connect(path: Path | None) -> Connection:
 
 def _save(saves: Sequence[_Save], connection: Connection) -> list[bool]:
     """Compare and swap, in the writer's transaction: read the versions, write what still fits."""
-    versions: dict[Table, dict[str, int]] = {}
-    for table, group in _by_table(saves):
-        versions[table] = _versions(connection, table, [save.id for save in group])
-    outcome = []
+    ids: dict[Table, list[str]] = defaultdict(list)
     for save in saves:
-        known = versions[save.table]
-        fits = known.get(save.id, 0) == save.version
-        if fits:
-            known[save.id] = save.version + 1
-        outcome.append(fits)
-    won = [save for save, fits in zip(saves, outcome, strict=True) if fits]
-    for table, group in _by_table(won):
-        insert_many(connection, table.into, [save.row for save in group], table.upsert)
-    insert_many(connection, _INTO_OUTBOX, [row for save in won for row in save.messages])
+        ids[save.table].append(save.id)
+    stored = {table: _stored(connection, table, ids[table]) for table in ids}
+    rows: dict[tuple[Table, tuple[str, ...]], list[Row]] = defaultdict(list)
+    messages: list[Row] = []
+    outcome: list[bool] = []
+    for save in saves:
+        table = save.table
+        version, *columns = stored[table].get(save.id, (0,))
+        outcome.append(version == save.version)
+        if version == save.version:
+            stored[table][save.id] = (version + 1,)
+            rows[table, table.changed(save.row, columns)].append(save.row)
+            messages += save.messages
+    for (table, changed), some in rows.items():
+        insert_many(connection, table.into, some, table.upsert(changed))
+    insert_many(connection, _INTO_OUTBOX, messages)
     return outcome
 
 
-def _by_table(saves: Sequence[_Save]) -> list[tuple[Table, list[_Save]]]:
-    ordered = sorted(saves, key=lambda save: save.table.collection)
-    return [(table, list(group)) for table, group in groupby(ordered, key=lambda save: save.table)]
-
-
-def _versions(connection: Connection, table: Table, ids: Sequence[str]) -> dict[str, int]:
-    """Return the stored versions; what has a tombstone has one that no change was decided on."""
+def _stored(connection: Connection, table: Table, ids: Sequence[str]) -> dict[str, Row]:
+    """Return version and looked-by columns; a tombstone's version is one that nobody decided on."""
+    columns = "".join(f", {quoted(name)}" for name in table.looked_by)
+    nothing = ", NULL" * len(table.looked_by)
     asked = json.dumps(ids)
-    return dict(
-        connection.execute(
-            f"""SELECT id, version FROM {table.name} WHERE id IN (SELECT value FROM json_each(?))
-            UNION ALL SELECT id, {_GONE} FROM "rapport:tombstones"
-            WHERE collection = ? AND id IN (SELECT value FROM json_each(?))""",
-            [asked, table.collection, asked],
-        ).fetchall()
-    )
+    query = f"""SELECT id, version{columns} FROM {table.name}
+        WHERE id IN (SELECT value FROM json_each(?))
+        UNION ALL SELECT id, {_GONE}{nothing} FROM "rapport:tombstones"
+        WHERE collection = ? AND id IN (SELECT value FROM json_each(?))"""
+    rows = connection.execute(query, [asked, table.collection, asked]).fetchall()
+    return {id: tuple(known) for id, *known in rows}
 
 
 def _insert(facts: Mapping[Table, Mapping[str, Row]], connection: Connection) -> set[str]:

@@ -22,14 +22,10 @@ UPGRADE_DELAY: Final = 30.0
 BACKFILL_ROWS: Final = 500
 
 _TYPES: Final = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "INTEGER", datetime: "INTEGER"}
-_OF_FACTS: Final = {"id": "TEXT NOT NULL PRIMARY KEY", "document": "TEXT NOT NULL"}
-_OF_AGGREGATES: Final = {
-    "id": "TEXT NOT NULL PRIMARY KEY",
-    "version": "INTEGER NOT NULL",
-    "schema": "INTEGER NOT NULL",
-    "next_due": "INTEGER",
-    "document": "TEXT NOT NULL",
-}
+_FACT: Final = {"id": "TEXT NOT NULL PRIMARY KEY"}
+_AGGREGATE: Final = _FACT | {"version": "INTEGER NOT NULL", "schema": "INTEGER NOT NULL"}
+_DUE: Final = {"next_due": "INTEGER"}
+_DOCUMENT: Final = {"document": "TEXT NOT NULL"}
 
 
 class Table:
@@ -42,16 +38,17 @@ class Table:
         self.declared = Declaration(kind)
         self.is_aggregate = issubclass(kind, Aggregate)
         self.found = "schema, document" if self.is_aggregate else "1, document"
-        own = _OF_AGGREGATES if self.is_aggregate else _OF_FACTS
         if taken := {"schema", "document"} & self.declared.fields.keys():
             raise TypeError(f"{kind.__name__} may not declare {', '.join(sorted(taken))}")
-        fields = [field for name, field in self.declared.fields.items() if name not in own]
-        self._fields = fields
-        self._columns = own | {field.name: _TYPES[field.type] for field in fields}
-        self.into = f"{self.name} ({', '.join(map(quoted, self._columns))})"
-        self.upsert = "ON CONFLICT (id) DO UPDATE SET " + ", ".join(
-            f"{quoted(name)} = excluded.{quoted(name)}" for name in self._columns if name != "id"
-        )
+        own = _AGGREGATE if self.is_aggregate else _FACT
+        due = _DUE if self.is_aggregate else {}
+        there = own.keys() | due.keys()
+        self._fields = [item for name, item in self.declared.fields.items() if name not in there]
+        looked_by = due | {field.name: _TYPES[field.type] for field in self._fields}
+        self._columns = own | looked_by | _DOCUMENT
+        self._own = (*own, "document")
+        self.looked_by = tuple(looked_by)
+        self.into = f"{self.name} ({', '.join(map(quoted, (*self._own, *self.looked_by)))})"
         self.order = [quoted(name) for name in dict.fromkeys((kind.ORDER, "id"))]
 
     def row(self, item: Aggregate | Fact) -> Row:
@@ -60,18 +57,21 @@ class Table:
             document = item.model_dump_json()
         except ValueError as error:
             raise PermanentError(f"{self.collection} cannot be written as JSON") from error
-        if isinstance(item, Aggregate):
-            due = item.next_due
-            own: Row = (
-                item.id,
-                item.version,
-                item.SCHEMA,
-                None if due is None else microseconds(due),
-                document,
-            )
-        else:
-            own = (item.id, document)
-        return (*own, *self._values(item))
+        if not isinstance(item, Aggregate):
+            return (item.id, document, *self._values(item))
+        due = item.next_due
+        at = None if due is None else microseconds(due)
+        return (item.id, item.version, item.SCHEMA, document, at, *self._values(item))
+
+    def changed(self, row: Row, stored: Sequence[Primitive]) -> tuple[str, ...]:
+        """Name the columns of `looked_by` in which `row` differs from what is stored."""
+        pairs = zip(self.looked_by, row[len(self._own) :], stored, strict=False)
+        return tuple(name for name, new, old in pairs if new != old)
+
+    def upsert(self, changed: Sequence[str]) -> str:
+        """Say what to do where the id is there: only indexes of `changed` columns are touched."""
+        names = map(quoted, (*self._own[1:], *changed))
+        return "ON CONFLICT (id) DO UPDATE SET " + ", ".join(f"{n} = excluded.{n}" for n in names)
 
     def read(self, row: Sequence[Any]) -> Any:
         """Return the item of a row of `found`.
@@ -124,12 +124,12 @@ class Table:
             yield self._index(["next_due", "id"], "WHERE next_due IS NOT NULL")
 
     def _index(self, columns: Sequence[str], only: str = "") -> tuple[str, str]:
-        name = f"{self.collection}({','.join(columns)}){only}"
+        name = f"{self.collection}({','.join(columns)}) {only}".strip()
         keys = ", ".join(map(quoted, columns))
         return name, f"CREATE INDEX IF NOT EXISTS {quoted(name)} ON {self.name} ({keys}) {only}"
 
     def _indexes_there(self, connection: Connection) -> set[str]:
-        query = "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql <> ''"
+        query = "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
         return {name for (name,) in connection.execute(query, (self.collection,))}
 
     def _backfill(self, connection: Connection) -> None:

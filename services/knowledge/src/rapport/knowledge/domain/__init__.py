@@ -1,0 +1,1 @@
+"""What may be said: articles, key messages and statements, and who has to agree to them."""

@@ -1,0 +1,87 @@
+"""What a case is about in the person's own words, kept to suggest answers with, and only as long.
+
+The latest words are kept, up to a limit, and forgotten when the case is closed. Messages may be
+heard of twice or out of order; what is kept depends on the messages alone.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Annotated, ClassVar, Final, Self
+
+from pydantic import BaseModel, Field
+
+from rapport.common.aggregate import Aggregate
+from rapport.common.events.envelope import Instant, Personal
+from rapport.common.events.feedback import FeedbackReceived
+from rapport.common.events.vocabulary import Language
+
+LIMIT: Final = 1_500
+"""Characters that are kept of a case, at most."""
+
+
+class Message(BaseModel):
+    """Something that the person said."""
+
+    id: str
+    at: Instant
+    language: Language
+    text: Annotated[str, Personal(of="contact")]
+
+
+class CaseText(Aggregate):
+    """The latest words of one case, newest first; its id is the case's."""
+
+    COLLECTION: ClassVar[str] = "case_texts"
+
+    product: str | None = None
+    messages: list[Message] = Field(default_factory=list)
+    closed_at: Instant | None = None
+
+    @property
+    def language(self) -> Language:
+        """The language that the person wrote in last."""
+        known = (item.language for item in self.messages if item.language is not Language.UND)
+        return next(known, Language.UND)
+
+    @property
+    def words(self) -> str:
+        """Everything that is kept, to search with."""
+        return "\n".join(filter(None, (self.product, *(item.text for item in self.messages))))
+
+    def hear(self, feedback: FeedbackReceived) -> Self | None:
+        """Keep a message's words; None where that changes nothing.
+
+        A message from before the last closing stays forgotten.
+        """
+        at = feedback.received_at
+        text = "\n".join(filter(None, (feedback.subject, feedback.text)))
+        if not text or (self.closed_at is not None and at <= self.closed_at):
+            return None
+        message = Message(
+            id=feedback.feedback_id, at=at, language=feedback.language, text=text[:LIMIT]
+        )
+        others = [item for item in self.messages if item.id != message.id]
+        kept = list(_latest([message, *others]))
+        if kept == self.messages:
+            return None
+        self.messages = kept
+        self.product = feedback.product or self.product
+        return self
+
+    def forget(self, at: datetime) -> Self | None:
+        """Forget the words: the case was closed; None where there is nothing new in that."""
+        if self.closed_at is not None and at <= self.closed_at:
+            return None
+        self.closed_at = at
+        self.messages = [item for item in self.messages if item.at > at]
+        return self
+
+
+def _latest(messages: Iterable[Message]) -> Iterator[Message]:
+    """Yield the latest messages, newest first, until the limit; the last one may be cut."""
+    room = LIMIT
+    for message in sorted(messages, key=lambda item: (item.at, item.id), reverse=True):
+        if room <= 0:
+            return
+        yield message.model_copy(update={"text": message.text[:room]})
+        room -= len(message.text)

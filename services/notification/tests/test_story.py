@@ -1,0 +1,533 @@
+"""Who hears what, once: alerts, digests, replies and the statements of a crisis."""
+
+from collections.abc import AsyncIterator
+from email import message_from_bytes, policy
+from typing import Any
+
+import pytest
+
+from rapport.common.errors import PermanentError
+from rapport.common.events.cases import (
+    CaseCrisisLinked,
+    CaseCrisisUnlinked,
+    CaseOpened,
+    CaseReplyRequested,
+    Subject,
+)
+from rapport.common.events.communications import CommunicationReviewed
+from rapport.common.events.crises import (
+    Coverage,
+    CrisisDeclared,
+    CrisisStandDownRequested,
+    CrisisStoodDown,
+    Criteria,
+)
+from rapport.common.events.feedback import Contact
+from rapport.common.events.interactions import InteractionRecorded
+from rapport.common.events.knowledge import Purpose, StatementReleased, Wording
+from rapport.common.events.notifications import (
+    NotificationDelivered,
+    NotificationFailed,
+    NotificationRequested,
+    NotificationSuppressed,
+)
+from rapport.common.events.vocabulary import (
+    Channel,
+    ComplaintType,
+    Kind,
+    Language,
+    Need,
+    Sentiment,
+    Severity,
+    TrustCause,
+)
+from rapport.common.people import person_id
+from rapport.common.testing import MORNING, Harness, harness
+from rapport.notification.service import SERVICE
+
+from .servers import SmtpSink, content, smtp_sink
+
+KEY = "a key of this installation"
+
+
+@pytest.fixture
+async def sink() -> AsyncIterator[SmtpSink]:
+    async with smtp_sink() as running:
+        yield running
+
+
+@pytest.fixture
+async def notification(sink: SmtpSink) -> AsyncIterator[Harness]:
+    settings = {"smtp_port": sink.port, "smtp_host": "127.0.0.1", "smtp_security": "none"}
+    async with harness(SERVICE, person_key=KEY, **settings) as running:
+        yield running
+
+
+def about(severity: Severity = Severity.NORMAL, product: str = "kettle") -> Subject:
+    return Subject(
+        kind=Kind.COMPLAINT,
+        channel=Channel.EMAIL,
+        language=Language.EN,
+        product=product,
+        complaint_type=ComplaintType.PRODUCT_QUALITY,
+        need=Need.MATERIAL,
+        sentiment=Sentiment.NEGATIVE,
+        trust_cause=TrustCause.QUALITY,
+        severity=severity,
+    )
+
+
+def opened(case: str = "c1", severity: Severity = Severity.NORMAL) -> CaseOpened:
+    return CaseOpened(
+        case_id=case,
+        feedback_id=f"f-{case}",
+        about=about(severity),
+        owner="ana",
+        team="care",
+        rule="default",
+        occurred_at=MORNING,
+        excerpt="The kettle broke.",
+    )
+
+
+def linked(case: str, email: str | None, language: Language = Language.EN) -> CaseCrisisLinked:
+    person = person_id(KEY.encode(), email=email)
+    return CaseCrisisLinked(
+        case_id=case,
+        crisis_id="k1",
+        contact=Contact(person=person, email=email),
+        language=language,
+        about=about(),
+    )
+
+
+def released(purpose: Purpose = "holding", groups: tuple[str, ...] = ()) -> StatementReleased:
+    return StatementReleased(
+        statement_id=f"s-{purpose}",
+        hash=f"hash of {purpose}",
+        purpose=purpose,
+        crisis_id="k1",
+        by="pia",
+        groups=groups,
+        wordings={
+            Language.EN: Wording(subject="Kettles", text=f"{purpose}: we are looking into it.\n"),
+            Language.ZH: Wording(subject="水壶", text=f"{purpose}：我们正在调查。\n"),
+            Language.FA: Wording(subject="کتری", text=f"{purpose}: در حال بررسی هستیم.\n"),
+        },
+    )
+
+
+def declared() -> CrisisDeclared:
+    return CrisisDeclared(
+        crisis_id="k1",
+        title="Kettles break",
+        criteria=Criteria(product="kettle"),
+        severity=Severity.HIGH,
+        by="lea",
+        declared_at=MORNING,
+    )
+
+
+async def stakeholder(notification: Harness, id: str, **fields: Any) -> None:
+    answer = await notification.call("PUT", f"/notification/v1/stakeholders/{id}", json=fields)
+    assert answer.status_code == 200, answer.text
+
+
+async def subscribe(notification: Harness, id: str, **fields: Any) -> None:
+    answer = await notification.call("PUT", f"/notification/v1/subscriptions/{id}", json=fields)
+    assert answer.status_code == 200, answer.text
+
+
+def mailed(sink: SmtpSink) -> list[tuple[str, str]]:
+    """Who got which text, in order."""
+    return [(mail.rcpt_tos[0], text_of(content(mail))) for mail in sink.accepted]
+
+
+def text_of(mail: bytes) -> str:
+    message = message_from_bytes(mail, policy=policy.SMTP)
+    part = message.get_body(("plain",))
+    assert part is not None
+    payload = part.get_payload(decode=True)
+    assert isinstance(payload, bytes)
+    return payload.decode()
+
+
+async def coverage(notification: Harness) -> dict[str, int]:
+    """Ask as a stand-down request does, and return what was answered."""
+    await notification.given(CrisisStandDownRequested(crisis_id="k1", request_id="r", by="lea"))
+    await notification.advance(seconds=2)
+    return notification.all(CommunicationReviewed)[-1].data.coverage.model_dump()
+
+
+async def test_pr_gets_urgent_cases_at_once_and_nobody_else_is_bothered(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await stakeholder(
+        notification, "pia", language="fa", addresses=[{"channel": "email", "to": "pia@pr.example"}]
+    )
+    await subscribe(
+        notification,
+        "urgent",
+        to=["pia"],
+        events=["case.opened"],
+        when={"severity": {"at_least": "high"}},
+    )
+    await notification.given(opened("c1"), opened("c2", Severity.CRITICAL))
+
+    [(address, text)] = mailed(sink)
+    assert address == "pia@pr.example"
+    assert "c2" in text
+    assert "The kettle broke." in text
+    assert notification.published(NotificationDelivered).data.case_id == "c2"
+    assert notification.published(InteractionRecorded).data.outcome == "delivered"
+
+
+async def test_the_owner_of_a_case_is_told(notification: Harness, sink: SmtpSink) -> None:
+    await stakeholder(
+        notification, "ana", addresses=[{"channel": "email", "to": "ana@care.example"}]
+    )
+    await subscribe(notification, "owners", to=["owner"], events=["case.opened"])
+    await notification.given(opened())
+
+    assert [address for address, _ in mailed(sink)] == ["ana@care.example"]
+
+
+async def test_the_same_event_alerts_once(notification: Harness, sink: SmtpSink) -> None:
+    await stakeholder(
+        notification,
+        "pia",
+        groups=["pr"],
+        addresses=[{"channel": "email", "to": "pia@pr.example"}],
+    )
+    await subscribe(notification, "by-name", to=["pia"], events=["case.opened"])
+    await subscribe(notification, "by-group", to=["group:pr"], events=["case.opened"])
+    event = notification.event(opened())
+    await notification.given(event)
+    await notification.given(event)
+
+    assert len(sink.accepted) == 1
+
+
+async def test_the_past_alerts_nobody(notification: Harness, sink: SmtpSink) -> None:
+    await stakeholder(notification, "pia", addresses=[{"channel": "email", "to": "pia@pr.example"}])
+    await subscribe(notification, "all", to=["pia"], events=["case.opened"])
+    await notification.given(opened(), historical=True)
+
+    assert sink.accepted == []
+
+
+async def test_a_digest_collects_what_need_not_be_told_at_once(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await stakeholder(notification, "pia", addresses=[{"channel": "email", "to": "pia@pr.example"}])
+    await subscribe(
+        notification,
+        "daily",
+        to=["pia"],
+        events=["case.opened"],
+        deliver="digest",
+        every="daily",
+        at="18:00",
+        time_zone="Asia/Tehran",
+    )
+    await notification.given(opened("c1"), opened("c2"))
+    assert sink.accepted == []
+    await notification.advance(hours=24)
+
+    [(_, text)] = mailed(sink)
+    assert "c1" in text
+    assert "c2" in text
+    await notification.advance(hours=48)
+    assert len(sink.accepted) == 1, "nothing happened, nothing is sent"
+
+
+async def test_a_reply_reaches_the_person_and_says_so(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await notification.given(
+        CaseReplyRequested(
+            case_id="c1",
+            reply_id="r1",
+            by="ana",
+            via="email",
+            contact=Contact(person="p", email="cora@home.example"),
+            language=Language.EN,
+            subject="Your kettle",
+            text="We are sorry. A new one is on its way.",
+        )
+    )
+    [(address, text)] = mailed(sink)
+    assert address == "cora@home.example"
+    assert text.startswith("We are sorry. A new one is on its way.")
+    delivered = notification.published(NotificationDelivered).data
+    assert (delivered.purpose, delivered.case_id, delivered.reply_id) == ("reply", "c1", "r1")
+
+
+async def test_an_answer_given_by_phone_is_on_record(notification: Harness, sink: SmtpSink) -> None:
+    await notification.given(
+        CaseReplyRequested(
+            case_id="c1",
+            reply_id="r1",
+            by="ana",
+            via="elsewhere",
+            contact=Contact(phone="123"),
+            language=Language.ZH,
+            subject="电话",
+            text="已致电客户道歉。",
+        )
+    )
+    assert sink.accepted == []
+    assert notification.published(NotificationDelivered).data.channel == "elsewhere"
+
+
+async def test_everyone_linked_gets_the_approved_bytes_once_in_their_language(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await notification.given(
+        declared(),
+        linked("c1", "cora@home.example"),
+        linked("c2", "chen@home.example", Language.ZH),
+        linked("c3", "cora@home.example"),
+    )
+    await notification.given(released())
+    await notification.given(linked("c4", "farid@home.example", Language.FA))
+    await notification.advance(minutes=30)
+
+    wordings = released().wordings
+    assert sorted(mailed(sink)) == [
+        ("chen@home.example", wordings[Language.ZH].text),
+        ("cora@home.example", wordings[Language.EN].text),
+        ("farid@home.example", wordings[Language.FA].text),
+    ]
+    hashes = {event.data.statement_hash for event in notification.all(NotificationDelivered)}
+    assert hashes == {"hash of holding"}
+
+
+async def test_a_stakeholder_who_complained_hears_a_statement_once(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await stakeholder(
+        notification,
+        "dora",
+        groups=["dealers"],
+        addresses=[{"channel": "email", "to": "Dora@shop.example"}],
+    )
+    await notification.given(declared(), linked("c1", "dora@shop.example"))
+    await notification.given(released(groups=("dealers",)))
+    await notification.advance(minutes=10)
+
+    assert len(sink.accepted) == 1
+
+
+async def test_the_live_stream_carries_the_statement(notification: Harness) -> None:
+    await stakeholder(
+        notification, "site", groups=["media"], addresses=[{"channel": "stream", "to": "site"}]
+    )
+    await notification.given(released(groups=("media",)))
+
+    delivered = notification.published(NotificationDelivered).data
+    assert delivered.text == released().wordings[Language.EN].text
+
+
+async def test_a_stand_down_is_answered_with_who_would_be_left_behind(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await notification.given(declared(), linked("c1", "cora@home.example"), linked("c2", None))
+    await notification.given(released("holding"))
+    answered = await coverage(notification)
+    assert answered == {
+        "linked": 2,
+        "delivered": 1,
+        "opted_out": 0,
+        "unreachable": 1,
+        "missing": 0,
+        "without_closing": 1,
+    }
+    await notification.given(released("closing"))
+    assert (await coverage(notification))["without_closing"] == 0
+    assert len(sink.accepted) == 2
+
+
+async def test_whoever_is_linked_after_the_closing_statement_gets_both(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await notification.given(declared(), released("holding"), released("closing"))
+    await notification.given(linked("c1", "late@home.example"))
+
+    assert [text.split(":")[0] for _, text in mailed(sink)] == ["holding", "closing"]
+    assert (await coverage(notification))["without_closing"] == 0
+
+
+async def test_an_unlinked_person_is_not_counted(notification: Harness) -> None:
+    await notification.given(declared(), linked("c1", "cora@home.example"))
+    person = person_id(KEY.encode(), email="cora@home.example")
+    await notification.given(
+        CaseCrisisUnlinked(case_id="c1", crisis_id="k1", by="ana", person=person)
+    )
+    assert (await coverage(notification))["linked"] == 0
+
+
+async def test_who_opted_out_of_statements_gets_none_and_is_not_missing(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    person = person_id(KEY.encode(), email="cora@home.example")
+    await notification.call(
+        "PUT", f"/notification/v1/preferences/{person}", json={"opted_out": ["statement"]}
+    )
+    await notification.given(declared(), linked("c1", "cora@home.example"), released())
+
+    assert sink.accepted == []
+    assert notification.published(NotificationSuppressed).data.reason == "opted_out"
+    answered = await coverage(notification)
+    assert (answered["opted_out"], answered["missing"]) == (1, 0)
+
+
+async def test_after_the_stand_down_the_statement_is_complete(notification: Harness) -> None:
+    await notification.given(declared(), linked("c1", "cora@home.example"), released())
+    await notification.given(
+        CrisisStoodDown(crisis_id="k1", by="lea", coverage=Coverage(linked=1, delivered=1))
+    )
+    await notification.advance(hours=1)
+
+    answer = await notification.call("GET", "/notification/v1/communications?purpose=statement")
+    assert [item["stage"] for item in answer.json()["items"]] == ["done"]
+
+
+async def test_a_server_in_trouble_is_tried_again_and_the_message_arrives(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    sink.data = "451 later"
+    await notification.given(declared(), linked("c1", "cora@home.example"), released())
+    assert sink.accepted == []
+    sink.data = "250 OK"
+    await notification.advance(minutes=10)
+
+    assert len(sink.accepted) == 1
+    assert notification.published(NotificationDelivered).data.attempts == 2
+
+
+async def test_a_refused_recipient_fails_at_once_and_is_missing(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    sink.rcpt = "550 no such user"
+    await notification.given(declared(), linked("c1", "cora@home.example"), released())
+
+    assert notification.published(NotificationFailed).data.reason == "rejected_recipient"
+    assert (await coverage(notification))["missing"] == 1
+
+
+async def test_nothing_of_a_drill_leaves(notification: Harness, sink: SmtpSink) -> None:
+    events = [declared(), linked("c1", "cora@home.example"), released()]
+    await notification.given(*events, exercise="spring drill")
+
+    assert sink.accepted == []
+    assert notification.published(NotificationFailed).data.reason == "exercise"
+
+
+async def test_an_expired_lease_sends_again(notification: Harness, sink: SmtpSink) -> None:
+    """A process that died while sending left only its lease."""
+    await notification.given(declared(), linked("c1", "cora@home.example"))
+    channels = notification.running.resources.channels
+    original = channels.send
+
+    async def die(name: str, message: Any) -> Any:
+        raise PermanentError("killed")
+
+    channels.send = die
+    await notification.given(released())
+    assert sink.accepted == []
+    channels.send = original
+    await notification.advance(minutes=2)
+
+    assert len(sink.accepted) == 1
+
+
+async def test_a_group_of_many_is_told_page_by_page(notification: Harness, sink: SmtpSink) -> None:
+    for number in range(230):
+        await stakeholder(
+            notification,
+            f"dealer-{number:03}",
+            groups=["dealers"],
+            addresses=[{"channel": "stream", "to": "dealers"}],
+        )
+    await notification.given(released(groups=("dealers",)))
+
+    wishes = [event.data.recipient for event in notification.all(NotificationRequested)]
+    assert sorted(wishes) == [f"dealer-{number:03}" for number in range(230)]
+    counted = await notification.call(
+        "GET",
+        f"/notification/v1/communications/"
+        f"{notification.all(NotificationRequested)[0].data.communication_id}/coverage",
+    )
+    assert counted.json()["notifications"] == {"delivered": 230}
+
+
+async def test_what_cannot_be_an_address_is_refused_with_its_field(
+    notification: Harness,
+) -> None:
+    answer = await notification.call(
+        "PUT",
+        "/notification/v1/stakeholders/x",
+        json={
+            "addresses": [
+                {"channel": "email", "to": "nobody"},
+                {"channel": "webhook", "to": "http://127.0.0.1/"},
+                {"channel": "webhook", "to": "https://10.0.0.1/hook"},
+            ]
+        },
+    )
+    assert answer.status_code == 422
+    pointers = [problem["pointer"] for problem in answer.json()["errors"]]
+    assert pointers == ["/addresses/0/to", "/addresses/1/to", "/addresses/2/to"]
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"events": ["case.exploded"]}, "/events"),
+        ({"when": {"prodcut": "kettle"}}, "/when/prodcut"),
+        ({"time_zone": "Mars/Olympus"}, "/time_zone"),
+        ({"to": []}, "/to"),
+        ({"surprise": 1}, "/surprise"),
+    ],
+)
+async def test_a_subscription_that_means_nothing_is_refused_with_its_field(
+    notification: Harness, change: dict[str, Any], pointer: str
+) -> None:
+    body = {"to": ["pia"], "events": ["case.opened"]} | change
+    answer = await notification.call("PUT", "/notification/v1/subscriptions/s", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == pointer
+
+
+async def test_acknowledging_is_for_what_was_delivered(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await notification.given(declared(), linked("c1", "cora@home.example"), released())
+    id = notification.published(NotificationDelivered).data.notification_id
+    for _ in range(2):
+        answer = await notification.call(
+            "POST", f"/notification/v1/notifications/{id}/acknowledgement", as_="cora"
+        )
+        assert (answer.status_code, answer.json()["acknowledged_by"]) == (200, "cora")
+    assert (
+        await notification.call("POST", "/notification/v1/notifications/x/acknowledgement")
+    ).status_code == 404
+
+
+async def test_the_hour_of_a_digest_follows_the_local_clock(notification: Harness) -> None:
+    """Berlin's clocks go forward on 29 March 2026: eight o'clock stays eight o'clock."""
+    await subscribe(
+        notification,
+        "daily",
+        to=["pia"],
+        events=["case.opened"],
+        deliver="digest",
+        time_zone="Europe/Berlin",
+    )
+    await notification.advance(days=25)
+    before = await notification.call("GET", "/notification/v1/subscriptions")
+    await notification.advance(days=2)
+    after = await notification.call("GET", "/notification/v1/subscriptions")
+    assert before.json()["items"][0]["next_digest_at"].endswith("07:00:00Z")
+    assert after.json()["items"][0]["next_digest_at"].endswith("06:00:00Z")

@@ -1,0 +1,166 @@
+"""Working time: against an oracle that counts quarters of an hour one by one."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rapport.common.errors import Invalid
+from rapport.common.policy import parse_yaml
+from rapport.routing.domain.calendars import AROUND_THE_CLOCK, Calendar, Calendars, Weekday, due_at
+
+QUARTER: Final = timedelta(minutes=15)
+
+ZONES: Final = (
+    "UTC",
+    "Africa/Cairo",  # changes its clocks at midnight
+    "America/New_York",
+    "America/Santiago",  # at midnight, too
+    "Asia/Shanghai",
+    "Asia/Tehran",
+    "Australia/Lord_Howe",  # by half an hour
+    "Europe/London",
+    "Pacific/Apia",  # had no 30 December 2011
+)
+
+OFFICE: Final = Calendar(
+    time_zone="Europe/London",
+    hours={day: ("09:00-17:00",) for day in list(Weekday)[:5]},
+    holidays=(date(2026, 5, 4),),
+    also_open={date(2026, 5, 9): ("10:00-12:00",)},
+)
+
+
+def london(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("Europe/London"))
+
+
+@st.composite
+def hours(draw: st.DrawFn) -> tuple[str, ...]:
+    """A day's hours; none begin or end where clocks change, except at midnight."""
+    ends = draw(st.lists(st.integers(5 * 4, 22 * 4), unique=True, max_size=4).map(sorted))
+    ends = ends[: len(ends) // 2 * 2]
+    texts = [f"{q // 4:02}:{q % 4 * 15:02}" for q in ends]
+    openings = [f"{opens}-{closes}" for opens, closes in zip(texts[::2], texts[1::2], strict=True)]
+    return draw(st.sampled_from([tuple(openings), ("00:00-24:00",)]))
+
+
+@st.composite
+def calendars(draw: st.DrawFn) -> Calendar:
+    week = st.none() | st.dictionaries(st.sampled_from(Weekday), hours(), min_size=1).filter(
+        lambda week: any(week.values())
+    )
+    days = st.dates(date(2011, 12, 20), date(2012, 1, 10)) | st.dates(
+        date(2026, 3, 20), date(2026, 4, 10)
+    )
+    return Calendar(
+        time_zone=draw(st.sampled_from(ZONES)),
+        hours=draw(week),
+        holidays=tuple(draw(st.sets(days, max_size=5))),
+        also_open=draw(st.dictionaries(days, hours(), max_size=3)),
+    )
+
+
+starts = st.builds(
+    lambda day, quarters: datetime.combine(day, time(), UTC) + quarters * QUARTER,
+    st.dates(date(2011, 12, 25), date(2012, 1, 2))
+    | st.dates(date(2026, 3, 1), date(2026, 4, 30))
+    | st.dates(date(2026, 9, 1), date(2026, 11, 5)),
+    st.integers(0, 95),
+)
+durations = st.integers(1, 300).map(lambda quarters: quarters * QUARTER)
+
+
+def is_open(calendar: Calendar, moment: datetime) -> bool:
+    """Tell whether it is open in the quarter of an hour that begins at `moment`."""
+    local = moment.astimezone(ZoneInfo(calendar.time_zone))
+    if local.date() in calendar.also_open:
+        today = calendar.also_open[local.date()]
+    elif local.date() in calendar.holidays:
+        today = ()
+    elif calendar.hours is None:
+        return True
+    else:
+        today = calendar.hours.get(list(Weekday)[local.weekday()], ())
+    now = f"{local:%H:%M}"
+    return any(opens <= now < closes for opens, closes in (text.split("-") for text in today))
+
+
+@settings(max_examples=150, deadline=None)
+@given(calendars(), starts, durations)
+def test_exactly_the_working_time_passes_until_it_is_due(
+    calendar: Calendar, start: datetime, length: timedelta
+) -> None:
+    due = due_at(start, length, calendar)
+    worked = timedelta()
+    moment = start
+    while worked < length:
+        worked += QUARTER * is_open(calendar, moment)
+        moment += QUARTER
+    assert due == moment
+
+
+@given(calendars(), starts, durations, durations)
+def test_working_time_adds_up(
+    calendar: Calendar, start: datetime, first: timedelta, second: timedelta
+) -> None:
+    due = due_at(start, first, calendar)
+    assert due_at(due, second, calendar) == due_at(start, first + second, calendar)
+
+
+@given(calendars(), starts, starts, durations, durations)
+def test_what_starts_later_or_takes_longer_is_not_due_sooner(
+    calendar: Calendar, one: datetime, other: datetime, short: timedelta, long: timedelta
+) -> None:
+    earlier, later = sorted((one, other))
+    short, long = sorted((short, long))
+    assert due_at(earlier, short, calendar) <= due_at(later, short, calendar)
+    assert due_at(earlier, short, calendar) <= due_at(earlier, long, calendar)
+
+
+def test_a_clock_without_a_calendar_runs_day_and_night() -> None:
+    start = datetime(2026, 3, 28, 23, 30, tzinfo=UTC)
+    assert due_at(start, timedelta(hours=4), AROUND_THE_CLOCK) == start + timedelta(hours=4)
+
+
+def test_nights_weekends_and_holidays_do_not_count() -> None:
+    friday_afternoon = london("2026-05-01 16:00")
+    tuesday_morning = london("2026-05-05 10:00")  # Monday is a holiday
+    assert due_at(friday_afternoon, timedelta(hours=2), OFFICE) == tuesday_morning
+
+
+def test_a_saturday_may_be_open_against_the_rule() -> None:
+    assert due_at(london("2026-05-08 16:30"), timedelta(hours=1), OFFICE) == london(
+        "2026-05-09 10:30"
+    )
+
+
+def test_an_opening_in_which_clocks_are_put_forward_is_an_hour_shorter() -> None:
+    night = Calendar(time_zone="Europe/London", hours={Weekday.SUNDAY: ("00:00-08:00",)})
+    start = london("2026-03-29 00:00")
+    assert due_at(start, timedelta(hours=7), night) == london("2026-03-29 08:00")
+    assert due_at(start, timedelta(hours=8), night) == london("2026-04-05 01:00")
+
+
+@pytest.mark.parametrize(
+    ("calendar", "line", "reason"),
+    [
+        ("office: {time_zone: Mars/Olympus}", 1, "time_zone: .*IANA"),
+        ("office:\n  hours:\n    monday: ['9-5']", 3, "monday: .*give hours as 09:00-17:30"),
+        ("office:\n  hours:\n    monday: ['17:00-09:00']", 3, "must close after opening"),
+        ("office:\n  hours: {monday: ['09:00-12:00', '11:00-13:00']}", 2, "one after another"),
+        ("office:\n  hours: {monday: []}", 1, "at least once a week"),
+        ("office:\n  hours: {funday: ['09:00-12:00']}", 2, "funday"),
+    ],
+)
+def test_a_mistake_in_a_calendar_has_its_line(calendar: str, line: int, reason: str) -> None:
+    with pytest.raises(Invalid, match=rf"calendars.yaml:{line}: .*{reason}"):
+        parse_yaml(calendar, Calendars, "calendars.yaml")
+
+
+def test_a_calendar_says_the_same_after_it_was_kept_as_json() -> None:
+    kept: Any = OFFICE.model_dump_json()
+    assert Calendar.model_validate_json(kept) == OFFICE

@@ -1,0 +1,294 @@
+"""A crisis, from the signal to the stand-down."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from rapport.common.events.analytics import Series, SignalDetected
+from rapport.common.events.cases import CaseCrisisLinked, CaseCrisisUnlinked
+from rapport.common.events.clocks import ClockBreached, ClockCancelled, ClockMet, ClockStarted
+from rapport.common.events.communications import CommunicationReviewed
+from rapport.common.events.crises import (
+    Coverage,
+    CrisisDeclared,
+    CrisisLinkRequested,
+    CrisisProposed,
+    CrisisStandDownRefused,
+    CrisisStandDownRequested,
+    CrisisStoodDown,
+)
+from rapport.common.events.feedback import Contact, FeedbackReceived
+from rapport.common.events.knowledge import Purpose, StatementReleased, Wording
+from rapport.common.events.vocabulary import Channel, ComplaintType, Kind, Language
+from rapport.common.testing import MORNING, Harness, harness
+from rapport.routing.service import SERVICE
+
+CRISES = "/routing/v1/crises"
+
+
+@pytest.fixture
+async def routing() -> AsyncIterator[Harness]:
+    async with harness(SERVICE) as running:
+        yield running
+
+
+def complaint(
+    case: str, *, product: str = "kettle", minutes: float = 0, **more: Any
+) -> FeedbackReceived:
+    at = MORNING + timedelta(minutes=minutes)
+    given = {
+        "feedback_id": f"f-{case}",
+        "reference": case,
+        "case_id": case,
+        "client": "web",
+        "kind": Kind.COMPLAINT,
+        "channel": Channel.WEB,
+        "language": Language.EN,
+        "text": "The kettle broke after two days, the quality is terrible.",
+        "product": product,
+        "contact": Contact(person=f"person of {case}", email=f"{case}@home.example"),
+        "occurred_at": at,
+        "received_at": at,
+    }
+    return FeedbackReceived.model_validate(given | more)
+
+
+def signal(id: str = "s1") -> SignalDetected:
+    return SignalDetected(
+        signal_id=id,
+        series=Series(product="kettle", complaint_type=ComplaintType.PRODUCT_QUALITY),
+        at=MORNING,
+        since=MORNING - timedelta(hours=1),
+        window=3600,
+        observed=17,
+        expected=1.2,
+        score=6,
+        path="cusum",
+        reason={"en": "17 negative items in an hour where 1.2 are usual."},
+        samples=("c1",),
+    )
+
+
+def released(crisis: str, purpose: Purpose = "holding") -> StatementReleased:
+    return StatementReleased(
+        statement_id="st",
+        hash="h",
+        purpose=purpose,
+        crisis_id=crisis,
+        by="pia",
+        wordings={Language.EN: Wording(subject="s", text="t")},
+        groups=(),
+    )
+
+
+async def declared(routing: Harness, **criteria: Any) -> str:
+    """Propose a crisis by hand and declare it; return its id."""
+    body = {"title": "Kettles break", "criteria": criteria or {"product": "kettle"}}
+    proposed = await routing.call("POST", CRISES, json=body, as_="pia")
+    assert proposed.status_code == 201, proposed.text
+    id: str = proposed.json()["id"]
+    answer = await routing.call("POST", f"{CRISES}/{id}/declaration", json={}, as_="lea")
+    assert answer.status_code == 200, answer.text
+    return id
+
+
+async def shown(routing: Harness, id: str) -> dict[str, Any]:
+    found: dict[str, Any] = (await routing.call("GET", f"{CRISES}/{id}")).json()
+    return found
+
+
+async def test_a_signal_proposes_a_crisis_that_a_person_declares(routing: Harness) -> None:
+    await routing.given(signal())
+    proposed = routing.published(CrisisProposed).data
+    assert proposed.criteria.product == "kettle"
+    assert proposed.reason.startswith("17 negative items")
+    assert routing.all(CrisisDeclared) == []
+
+    answer = await routing.call("POST", f"{CRISES}/{proposed.crisis_id}/declaration", json={})
+    assert answer.json()["state"] == "declared"
+    assert routing.published(CrisisDeclared).data.title == "kettle / product_quality"
+
+
+async def test_the_same_matter_is_proposed_once(routing: Harness) -> None:
+    await routing.given(signal("s1"), signal("s1"))
+    await routing.given(signal("s2"))
+
+    assert len(routing.all(CrisisProposed)) == 1
+
+
+async def test_a_dismissed_matter_can_be_proposed_again(routing: Harness) -> None:
+    await routing.given(signal("s1"))
+    id = routing.published(CrisisProposed).data.crisis_id
+    await routing.call("POST", f"{CRISES}/{id}/dismissal", json={"reason": "a sale"})
+    await routing.given(signal("s2"))
+
+    assert len(routing.all(CrisisProposed)) == 2
+    answer = await routing.call("POST", f"{CRISES}/{id}/declaration", json={})
+    assert answer.status_code == 409
+
+
+async def test_stored_cases_that_match_link_themselves_page_by_page(routing: Harness) -> None:
+    await routing.given(*(complaint(f"c{number}") for number in range(450)))
+    await routing.given(complaint("other", product="toaster"))
+    id = await declared(routing)
+
+    assert len(routing.all(CrisisLinkRequested)) == 450
+    assert len(routing.all(CaseCrisisLinked)) == 450
+    assert (await shown(routing, id))["cases"] == 450
+
+
+async def test_later_cases_link_themselves_at_once(routing: Harness) -> None:
+    id = await declared(routing)
+    await routing.given(complaint("c1"), complaint("c2", product="toaster"))
+
+    linked = routing.published(CaseCrisisLinked).data
+    assert (linked.case_id, linked.crisis_id) == ("c1", id)
+    assert linked.contact.email == "c1@home.example"
+
+
+async def test_a_case_links_once_however_often_it_is_looked_for(routing: Harness) -> None:
+    await routing.given(complaint("c1"))
+    await declared(routing)
+    await routing.advance(hours=1)
+    await routing.given(complaint("c1", feedback_id="another message"))
+
+    assert len(routing.all(CaseCrisisLinked)) == 1
+
+
+async def test_what_happened_before_the_matter_began_does_not_belong(routing: Harness) -> None:
+    await routing.given(complaint("c1", occurred_at=MORNING - timedelta(days=3)))
+    await declared(routing, product="kettle", since=(MORNING - timedelta(hours=1)).isoformat())
+
+    assert routing.all(CaseCrisisLinked) == []
+
+
+async def test_a_case_linked_by_mistake_is_unlinked_by_hand(routing: Harness) -> None:
+    await routing.given(complaint("c1"), complaint("c2", product="toaster"))
+    id = await declared(routing)
+    cases = f"{CRISES}/{id}/cases"
+    await routing.call("POST", cases, json={"case_id": "c1", "belongs": False}, as_="lea")
+    await routing.call("POST", cases, json={"case_id": "c2"})
+
+    assert routing.published(CaseCrisisUnlinked).data.case_id == "c1"
+    assert routing.all(CaseCrisisLinked)[-1].data.case_id == "c2"
+
+
+async def test_the_holding_statement_is_a_clock(routing: Harness) -> None:
+    id = await declared(routing)
+    started = routing.published(ClockStarted).data
+    assert (started.of, started.clock) == ("crisis", "holding_statement")
+    await routing.advance(minutes=30)
+    await routing.given(released(id, "update"))
+    assert routing.all(ClockMet) == []
+    await routing.given(released(id, "holding"))
+
+    met = routing.published(ClockMet).data
+    assert (met.aggregate_id, met.elapsed, met.breached) == (id, 1800, False)
+
+
+async def test_a_promised_update_is_a_clock_too(routing: Harness) -> None:
+    id = await declared(routing)
+    next_update = (MORNING + timedelta(hours=1)).isoformat()
+    body = {"text": "We are looking into it.", "next_update_at": next_update}
+    await routing.call("POST", f"{CRISES}/{id}/updates", json=body)
+    await routing.advance(hours=1.5)
+    breached = [event.data.clock for event in routing.all(ClockBreached)]
+    assert breached == ["next_update"]
+    await routing.call("POST", f"{CRISES}/{id}/updates", json={"text": "We know why."})
+
+    assert routing.published(ClockMet).data.breached is True
+
+
+async def test_a_promise_in_the_past_is_refused(routing: Harness) -> None:
+    id = await declared(routing)
+    body = {"text": "…", "next_update_at": MORNING.isoformat()}
+    answer = await routing.call("POST", f"{CRISES}/{id}/updates", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/next_update_at"
+
+
+async def test_a_stand_down_is_refused_while_somebody_would_be_left_behind(
+    routing: Harness,
+) -> None:
+    id = await declared(routing)
+    answer = await routing.call("POST", f"{CRISES}/{id}/stand-down", as_="lea")
+    assert (answer.status_code, answer.json()["state"]) == (202, "standing_down")
+    asked = routing.published(CrisisStandDownRequested).data
+    behind = Coverage(linked=3, delivered=3, without_closing=2)
+    await routing.given(
+        CommunicationReviewed(crisis_id=id, request_id=asked.request_id, coverage=behind)
+    )
+
+    refused = routing.published(CrisisStandDownRefused).data
+    assert refused.reason.startswith("2 with a holding statement")
+    assert (await shown(routing, id))["state"] == "declared"
+
+
+async def test_a_stand_down_looks_for_cases_once_more_and_then_ends_it(routing: Harness) -> None:
+    id = await declared(routing)
+    await routing.call("POST", f"{CRISES}/{id}/stand-down", as_="lea")
+    await routing.given(complaint("late"))
+    assert routing.published(CaseCrisisLinked).data.case_id == "late"
+    asked = routing.published(CrisisStandDownRequested).data
+    review = CommunicationReviewed(
+        crisis_id=id, request_id=asked.request_id, coverage=Coverage(linked=1, delivered=1)
+    )
+    await routing.given(review)
+    await routing.given(review)
+
+    assert routing.published(CrisisStoodDown).data.by == "lea"
+    assert routing.published(ClockCancelled).data.clock == "holding_statement"
+    await routing.given(complaint("after"))
+    await routing.advance(hours=2)
+    assert len(routing.all(CaseCrisisLinked)) == 1
+
+
+async def test_an_answer_to_another_request_changes_nothing(routing: Harness) -> None:
+    id = await declared(routing)
+    await routing.given(CommunicationReviewed(crisis_id=id, request_id="old", coverage=Coverage()))
+    assert (await shown(routing, id))["state"] == "declared"
+
+
+async def test_only_a_stood_down_crisis_is_reviewed(routing: Harness) -> None:
+    id = await declared(routing)
+    answer = await routing.call("POST", f"{CRISES}/{id}/review", json={"text": "Lessons."})
+    assert answer.status_code == 409
+
+
+async def test_a_drill_and_the_real_thing_do_not_meet(routing: Harness) -> None:
+    await routing.given(signal(), exercise="spring drill")
+    id = routing.published(CrisisProposed).data.crisis_id
+    await routing.call("POST", f"{CRISES}/{id}/declaration", json={})
+    await routing.given(complaint("real"))
+    await routing.given(complaint("drilled"), exercise="spring drill")
+
+    assert routing.published(CaseCrisisLinked).data.case_id == "drilled"
+    assert routing.published(CaseCrisisLinked).exercise == "spring drill"
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"criteria": {"product": "kettle"}}, "/title"),
+        ({"title": "x", "criteria": {}}, "/criteria"),
+        ({"title": "x", "criteria": {"product": "k"}, "severity": "huge"}, "/severity"),
+        ({"title": "x", "criteria": {"product": "k"}, "surprise": 1}, "/surprise"),
+    ],
+)
+async def test_a_proposal_that_says_too_little_is_refused_with_its_field(
+    routing: Harness, body: dict[str, Any], pointer: str
+) -> None:
+    answer = await routing.call("POST", CRISES, json=body)
+    assert answer.status_code == 422
+    assert pointer in [problem["pointer"] for problem in answer.json()["errors"]]
+
+
+async def test_agents_may_propose_and_not_declare(routing: Harness) -> None:
+    body = {"title": "x", "criteria": {"product": "kettle"}}
+    proposed = await routing.call("POST", CRISES, json=body, roles=["agent"])
+    assert proposed.status_code == 201
+    id = proposed.json()["id"]
+    answer = await routing.call("POST", f"{CRISES}/{id}/declaration", json={}, roles=["agent"])
+    assert answer.status_code == 403
