@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PARTS := $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproject.toml services/*/pyproject.toml apps/*/pyproject.toml))
 
-.PHONY: help install test check lock
+.PHONY: help install demo run test check bench docs lock
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,14 +23,27 @@ install: .venv/parts ## Set everything up in .venv
 	@$(BIN)/pip --disable-pip-version-check check
 	@touch $@
 
-test: install ## Run the tests
-	$(BIN)/pytest
+demo: install ## Play a day at a company through the real system
+	$(BIN)/rapport demo $(ARGS)
 
-check: install ## Format, lint, types, layers
+run: install ## Run the whole system on port 8080 (ARGS="--data-dir D --port P")
+	$(BIN)/rapport up $(ARGS)
+
+test: install ## Run the tests (ARGS="-k NAME" for some)
+	$(BIN)/pytest $(ARGS)
+
+check: install ## Format, lint, types, layers, documents
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/pytest --quiet libs/common/tests/test_contract_documents.py tests
+
+bench: install ## Measure, each against a named baseline in the same run (ARGS=NAME for one)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: install ## Generate the event documents
+	$(BIN)/rapport schema export docs/events
 
 lock: ## Refresh the locks (needs uv; ARGS=--upgrade for newer versions)
 	uv pip compile --quiet $(ARGS) $(PARTS:%=%/pyproject.toml) --group build --output-file requirements.lock

@@ -1,10 +1,11 @@
-"""A toy service for tests of the machinery: tills count what they sold, and close in the evening."""
+"""A toy service for tests of the machinery: tills count what they sold, then close."""
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter
+from pydantic import Field
 
 from rapport.common.aggregate import Aggregate, Due, Fact
 from rapport.common.errors import Conflict, PermanentError
@@ -47,7 +48,7 @@ class Till(Aggregate):
     INDEXES: ClassVar[tuple[tuple[str, ...], ...]] = (("closed", "total"),)
 
     total: int = 0
-    items: list[str] = []
+    items: list[str] = Field(default_factory=list)
     closes_at: Instant | None = None
     closed: bool = False
 
@@ -124,7 +125,7 @@ router = APIRouter(prefix="/shop/v1")
 
 
 @router.post("/tills/{till}/sales")
-async def sell_by_hand(till: str, cmd: Command = command("case.work")) -> dict[str, int]:
+async def sell_by_hand(till: str, cmd: Annotated[Command, command("case.work")]) -> dict[str, int]:
     def decide(current: Till | None) -> Till:
         current = current or Till(id=till)
         current.sell(f"by-hand-{len(current.items)}", 5)

@@ -352,9 +352,14 @@ async def values(worker: Worker) -> list[int]:
 
 async def together(worker: Worker, *work: Any) -> list[Any]:
     """Have the worker find all of this waiting at once; return results and errors."""
-    gate = threading.Event()
-    held = asyncio.ensure_future(worker.read(lambda connection: gate.wait()))
-    await asyncio.sleep(0)
+    entered, gate = threading.Event(), threading.Event()
+
+    def hold(connection: Connection) -> None:
+        entered.set()
+        gate.wait()
+
+    held = asyncio.ensure_future(worker.read(hold))
+    await asyncio.to_thread(entered.wait)
     jobs = [asyncio.ensure_future(worker.write(job)) for job in work]
     await asyncio.sleep(0)
     gate.set()

@@ -83,7 +83,11 @@ RETURNS = {
 }
 
 DELIVERY = {
-    "title": {"en": "When will my parcel arrive?", "zh": "包裹什么时候送到", "fa": "زمان رسیدن بسته"},
+    "title": {
+        "en": "When will my parcel arrive?",
+        "zh": "包裹什么时候送到",
+        "fa": "زمان رسیدن بسته",
+    },
     "text": {
         "en": "Parcels travel two to four days; the tracking page shows where yours is.",
         "zh": "包裹一般需要两到四天,物流页面会显示它现在的位置。",
@@ -93,7 +97,7 @@ DELIVERY = {
 
 HANDLES = {
     "text": {
-        "en": "Anyone whose kettle handle comes loose gets a new kettle at once, without a receipt.",
+        "en": "Anyone whose kettle handle comes loose gets a new kettle, no receipt needed.",
         "zh": "凡是水壶手柄松动的顾客,无需小票,立即换新。",
         "fa": "هر کس دسته کتری‌اش شل شده، بدون رسید و بی‌درنگ یک کتری نو می‌گیرد.",
     },

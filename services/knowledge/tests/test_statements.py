@@ -253,9 +253,7 @@ async def test_releases_heard_of_again_or_in_another_order_change_nothing(
     await release(knowledge)
     await knowledge.advance(hours=1)
     await release(knowledge, f"{PATH}-b", text="Another word.")
-    first, second = (
-        encode(event) for event in knowledge.all(StatementReleased)
-    )
+    first, second = (encode(event) for event in knowledge.all(StatementReleased))
     redriven = (("ce_redrive", b"knowledge"),)
     await knowledge.deliver(
         [item._replace(headers=(*item.headers, *redriven)) for item in (second, first, second)]
@@ -334,9 +332,7 @@ async def test_roles_are_kept_apart(knowledge: Harness) -> None:
     ):
         method = "POST" if path else "GET"
         json = {"hash": "0" * 64, "group": "pr"} if path == "approvals" else None
-        answer = await knowledge.call(
-            method, f"{PATH}/{path}".rstrip("/"), roles=[role], json=json
-        )
+        answer = await knowledge.call(method, f"{PATH}/{path}".rstrip("/"), roles=[role], json=json)
         assert answer.status_code == expected, role
 
 

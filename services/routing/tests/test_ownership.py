@@ -280,4 +280,4 @@ class CaseMachine(RuleBasedStateMachine):
 
 
 TestCase = CaseMachine.TestCase
-TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)

@@ -80,7 +80,6 @@ async def system(
 ) -> AsyncIterator[System]:
     """Run everything while the block runs; `settings` win over the environment."""
     clock = clock or SystemClock()
-    data_dir.mkdir(parents=True, exist_ok=True)
     signer = Signer.open(data_dir / "keys")
     given = {
         "bus": f"embedded:{data_dir / 'bus.db'}",

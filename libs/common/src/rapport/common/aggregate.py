@@ -1,8 +1,8 @@
 """An aggregate: the unit that is loaded, decided on and saved whole, with the events that follow.
 
-A decision changes the aggregate and calls `emit`; it does no I/O and reads no clock. The pipeline (or
-a command) then stamps what was emitted with its cause: ids, correlation, exercise and time come from
-there, so a decision never handles them, and the same cause gives the same events.
+A decision changes the aggregate and calls `emit`; it does no I/O and reads no clock. The pipeline
+(or a command) then stamps what was emitted with its cause: ids, correlation, exercise and time come
+from there, so a decision never handles them, and the same cause gives the same events.
 """
 
 from collections.abc import Iterable

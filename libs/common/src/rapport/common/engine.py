@@ -1,9 +1,9 @@
 """The engine: load, decide, save, publish. Events, commands and due items all take this one way.
 
 A step is one decision with its cause. Steps of the same aggregate fold, in order, into one save; a
-step that fails drops only itself. A save that another writer overtook is loaded and decided again, at
-most eight times. Applying a step twice changes nothing: events of another aggregate are told apart by
-its sequence, commands by what the aggregate remembers, and decisions check the state.
+step that fails drops only itself. A save that another writer overtook is loaded and decided again,
+at most eight times. Applying a step twice changes nothing: events of another aggregate are told
+apart by its sequence, commands by what the aggregate remembers, and decisions check the state.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,7 +34,8 @@ log = structlog.get_logger(__name__)
 class Step:
     """One decision on one aggregate; after the fold it tells what came of it.
 
-    A command is `remembered` by its aggregate. A due item need not be: it is there until it is done.
+    A command is `remembered` by its aggregate. A due item need not be: it is there until it is
+    done.
     """
 
     cause: Cause

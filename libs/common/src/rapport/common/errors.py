@@ -1,9 +1,9 @@
 """The error words of Rapport: two for those who write handlers, a few more with an HTTP status.
 
-`TemporaryError` says that our own store, bus or a channel is in trouble: the pipeline waits and tries
-again, an API answers 503 with Retry-After. `PermanentError` says that trying again cannot help: the
-pipeline dead-letters the event, an API answers with the error's own status. Reasons are read by
-operators and clients, so they never carry personal data.
+`TemporaryError` says that our own store, bus or a channel is in trouble: the pipeline waits and
+tries again, an API answers 503 with Retry-After. `PermanentError` says that trying again cannot
+help: the pipeline dead-letters the event, an API answers with the error's own status. Reasons are
+read by operators and clients, so they never carry personal data.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,10 @@
 """What a service's author writes: plain functions, and three decorators that say when they run.
 
-`@on` declares a decision: an event changes one aggregate. `@due` declares what happens when something
-of an aggregate falls due. `@fact` declares what an event is remembered as. None of them does I/O:
-`prepare` reads what a whole batch needs beforehand, `then` (of a due item) acts on the outside world
-afterwards. Loading, folding, saving, publishing and retrying are the engine's, written once.
+`@on` declares a decision: an event changes one aggregate. `@due` declares what happens when
+something of an aggregate falls due. `@fact` declares what an event is remembered as. None of them
+does I/O: `prepare` reads what a whole batch needs beforehand, `then` (of a due item) acts on the
+outside world afterwards. Loading, folding, saving, publishing and retrying are the engine's,
+written once.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -66,9 +67,9 @@ def on(
     key: Callable[[Event[D]], str | None],
     prepare: Prepare | None = None,
 ) -> Callable[[Callable[..., A | None]], EventHandler[D, A]]:
-    """Declare a decision: `decide(aggregate or None, event[, given]) -> aggregate`, None for no change.
+    """Declare a decision: `decide(aggregate | None, event[, given])` gives the aggregate, or None.
 
-    `key` names the aggregate's id; None means that the event is of no concern.
+    None means no change. `key` names the aggregate's id; None: the event is of no concern.
     """
     return lambda decide: EventHandler(event, changes, key, prepare, decide)
 
@@ -88,7 +89,7 @@ def due(
 
 
 def fact(*events: type[D]) -> Callable[[Callable[..., Iterable[Fact]]], FactHandler[D]]:
-    """Declare what events are remembered as: `facts(event)` returns facts, each with a derived id."""
+    """Declare what events are remembered as: `facts(event)` returns facts with derived ids."""
     return lambda facts: FactHandler(events, facts)
 
 

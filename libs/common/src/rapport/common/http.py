@@ -1,8 +1,9 @@
 """HTTP, once for all services: problem documents, commands, pages, health, metrics, limits.
 
-Every error is an RFC 9457 problem document; an invalid body has one entry per field (JSON pointer and
-reason) and never repeats what was sent. A command takes an optional `Idempotency-Key`, which becomes
-its cause, so a repeat changes nothing, and an optional `If-Match` with the version that was read.
+Every error is an RFC 9457 problem document; an invalid body has one entry per field (JSON pointer
+and reason) and never repeats what was sent. A command takes an optional `Idempotency-Key`, which
+becomes its cause, so a repeat changes nothing, and an optional `If-Match` with the version that was
+read.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,10 +13,10 @@ from time import perf_counter
 from typing import Annotated, Any, Final, TypeVar
 
 import structlog
-from fastapi import Depends, FastAPI, Header, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rapport.common.aggregate import Aggregate
 from rapport.common.auth import Principal, Verifier, may
 from rapport.common.clock import Clock
+from rapport.common.direct import Application
 from rapport.common.engine import Engine
 from rapport.common.errors import (
     FieldProblem,
@@ -119,7 +121,7 @@ async def _on_unexpected(request: Request, error: Exception) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A caller's wish to change something: who, when, and the cause that makes a repeat harmless."""
+    """A caller's wish to change something: who, when, and what makes a repeat harmless."""
 
     cause: str
     by: Principal
@@ -197,12 +199,12 @@ def page(found: Page[Any], show: Callable[[Any], Any]) -> dict[str, Any]:
     return {"items": [show(item) for item in found.items], "next": found.next}
 
 
-def create_app(name: str, title: str, **state: Any) -> FastAPI:
-    """Return a service's application, to which its routes are added.
+def create_app(name: str, title: str, router: APIRouter, **state: Any) -> FastAPI:
+    """Return a service's application with the routes of `router`.
 
     `state` (engine, verifier, resources, ready) is what dependencies find on `app.state`.
     """
-    app = FastAPI(
+    app = Application(
         title=title,
         version="1",
         openapi_url=f"/{name}/openapi.json",
@@ -216,6 +218,8 @@ def create_app(name: str, title: str, **state: Any) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_unexpected)
+    app.include_router(router)
+    app.find_direct_routes()
     return app
 
 
@@ -252,16 +256,18 @@ class Front:
     def __init__(self, services: dict[str, ASGIApp], other: ASGIApp) -> None:
         self._services = services
         self._other = other
+        self._meters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        name = scope["path"].split("/", 2)[1]
-        app = self._services.get(name, self._other)
-        service = name if name in self._services else "other"
         started = perf_counter()
+        service = scope["path"][1:].partition("/")[0]
+        app = self._services.get(service)
+        if app is None:
+            service, app = "other", self._other
         status = 500
 
         async def sending(message: Message) -> None:
@@ -270,16 +276,35 @@ class Front:
                 status = message["status"]
             await send(message)
 
-        try:
-            length = next((int(v) for k, v in scope["headers"] if k == b"content-length"), 0)
-        except ValueError:
-            length = 0
-        if length > BODY_LIMIT:
-            await problem_response(_too_large())(scope, receive, sending)
-        else:
+        length = _content_length(scope)
+        if length is None:
             await app(scope, limited(receive), sending)
-        REQUESTS.labels(service, scope["method"], str(status)).inc()
-        REQUEST_SECONDS.labels(service, scope["method"]).observe(perf_counter() - started)
+        elif length <= BODY_LIMIT:
+            await app(scope, receive, sending)
+        else:
+            await problem_response(_too_large())(scope, receive, sending)
+        count, seconds = self._meter(service, scope["method"], status)
+        count.inc()
+        seconds.observe(perf_counter() - started)
+
+    def _meter(self, service: str, method: str, status: int) -> tuple[Counter, Histogram]:
+        """Return what measures such requests; looking a metric up by its labels takes longer."""
+        meter = self._meters.get((service, method, status))
+        if meter is None:
+            meter = (
+                REQUESTS.labels(service, method, str(status)),
+                REQUEST_SECONDS.labels(service, method),
+            )
+            self._meters[service, method, status] = meter
+        return meter
+
+
+def _content_length(scope: Scope) -> int | None:
+    """Return how long the request says its body is, which the server then holds it to."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else None
+    return None
 
 
 def limited(receive: Receive) -> Receive:

@@ -35,7 +35,10 @@ class Policy(Generic[M]):
 def parse_policy(
     text: str, model: type[M], name: str, context: Mapping[str, Any] | None = None
 ) -> Policy[M]:
-    """Return the policy in `text`; raises Invalid with `name:line: field: reason` for each mistake."""
+    """Return the policy in `text`.
+
+    Raises Invalid with `name:line: field: reason` for each mistake.
+    """
     rules = parse_yaml(text, model, name, context)
     return Policy(rules, text, sha256(rules.model_dump_json().encode()).hexdigest())
 
@@ -47,7 +50,7 @@ def load_policy(
     folder: Path | None = None,
     context: Mapping[str, Any] | None = None,
 ) -> Policy[M]:
-    """Return policy `name` of a service: `folder/service/name.yaml` if there, else the built-in one."""
+    """Return policy `name` of a service: `folder/service/name.yaml`, else the built-in one."""
     own = folder / service / f"{name}.yaml" if folder is not None else None
     if own is not None and own.exists():
         return parse_policy(own.read_text("utf-8"), model, str(own), context)

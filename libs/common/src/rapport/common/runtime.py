@@ -1,8 +1,8 @@
 """The runtime: a service is declared once, and runs over whatever bus and store it is given.
 
-`Service` is the declaration that each service's `service.py` makes. `Running` is one such service at
-work: store, outbox relay, consumer group, scheduler and HTTP routes, started and stopped in order.
-Standalone runs five of them in one process; elsewhere each has a process of its own.
+`Service` is the declaration that each service's `service.py` makes. `Running` is one such service
+at work: store, outbox relay, consumer group, scheduler and HTTP routes, started and stopped in
+order. Standalone runs five of them in one process; elsewhere each has a process of its own.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -112,11 +112,11 @@ class Running:
         self.app = create_app(
             service.name,
             service.title,
+            service.router,
             engine=self.engine,
             verifier=self.verifier,
             resources=self.resources,
         )
-        self.app.include_router(service.router)
 
     async def start(self, *, consume: bool = True) -> None:
         """Open the store, publish what a crash left behind, then consume and scan.

@@ -1,8 +1,8 @@
 """The scheduler: what falls due is carried out, in order, each exactly once.
 
 A due item is an ordinary save whose cause is (aggregate, name, due time) and whose time is the due
-time, so it does not matter when the scan gets there. The scan holds while the service is more than a
-minute behind on its events (a reply may already be on its way in), but never for longer than ten
+time, so it does not matter when the scan gets there. The scan holds while the service is more than
+a minute behind on its events (a reply may already be on its way in), but never for longer than ten
 minutes.
 """
 

@@ -1,8 +1,8 @@
 """Metrics and logs: every metric name is in this one list, and logs are JSON without personal data.
 
 Labels are bounded: names of services, topics, handlers, kinds and members of enumerations; never an
-id. Logged events are passed through `without_personal` by those who log them; besides, the processor
-`hide_personal` drops the fields that personal data travel in, whoever wrote the line.
+id. Logged events are passed through `without_personal` by those who log them; besides, the
+processor `hide_personal` drops the fields that personal data travel in, whoever wrote the line.
 """
 
 import logging

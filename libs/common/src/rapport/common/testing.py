@@ -1,8 +1,9 @@
 """The test harness: one service, whole, in memory, driven step by step.
 
-Nothing runs in the background and nothing sleeps: `given` hands events to the real pipeline, the real
-relay publishes into a list, what the service itself consumes of that comes back to it, due items fire
-as the clock passes them, and all has settled when the call returns. So a test reads as a story:
+Nothing runs in the background and nothing sleeps: `given` hands events to the real pipeline, the
+real relay publishes into a list, what the service itself consumes of that comes back to it, due
+items fire as the clock passes them, and all has settled when the call returns. So a test reads as a
+story:
 
     await routing.given(case_opened(owner="ana"), handover_offered(to="ben"))
     await routing.advance(hours=4)

@@ -1,8 +1,8 @@
 """Which event leads to which message, and what becomes of messages.
 
-An event becomes an *alert* (a communication to those who subscribe), a *reply* or a *statement*; each
-asks for notifications; a notification is leased, sent and recorded. Statements also reach persons
-through their link to a crisis: `Audience` knows what was said, `Linked` who was told.
+An event becomes an *alert* (a communication to those who subscribe), a *reply* or a *statement*;
+each asks for notifications; a notification is leased, sent and recorded. Statements also reach
+persons through their link to a crisis: `Audience` knows what was said, `Linked` who was told.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,8 +1,8 @@
 """The bus in one process: the port's promises on one SQLite file, with no server to run.
 
-Publishing is group commit (told in its module). A commit wakes those who read: the newest records are
-handed over from memory, older ones are read from the file in another thread, so that reading and
-writing never wait for each other.
+Publishing is group commit, told in its module. What is published wakes those who read; to them the
+newest records are handed over from memory, and older ones are read from the file in another thread,
+so that reading and writing never wait for each other.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Final
 from zlib import crc32
 
 from rapport.common.bus.group_commit import Entry, GroupCommit
-from rapport.common.bus.lanes import GroupReader, Lane
+from rapport.common.bus.lanes import GroupReader
 from rapport.common.bus.log import SEGMENT_RECORDS, Log, Partition
 from rapport.common.bus.port import HEADERS_LIMIT, MESSAGE_LIMIT, Expired, Handler, Position
 from rapport.common.clock import Clock, SystemClock
@@ -24,7 +24,7 @@ from rapport.common.events.codec import Message, Record, pack
 from rapport.common.events.topics import TOPICS, Topic
 
 RECENT_BYTES: Final = 16 * 1024 * 1024
-RECORD_OVERHEAD: Final = 2048
+RECORD_BYTES: Final = 1024
 
 
 class EmbeddedBus:
@@ -42,29 +42,30 @@ class EmbeddedBus:
         self._writer = ThreadPoolExecutor(1, "bus-writer")
         self._reader = ThreadPoolExecutor(1, "bus-reader")
         self._commit: GroupCommit | None = None
-        self._partitions: dict[str, list[Partition]] = {}
-        self._recent = _Recent()
+        self._partitions: defaultdict[str, list[Partition]] = defaultdict(list)
         self._watchers: defaultdict[Partition, list[Callable[[], None]]] = defaultdict(list)
-        self._groups: list[GroupReader] = []
+        self._readers: list[GroupReader] = []
+        self._recent = _Recent()
 
     async def start(self) -> None:
         """Open the log; raises TemporaryError where it is in use or cannot be used."""
         run = asyncio.get_running_loop().run_in_executor
         partitions, positions = await run(self._writer, self._log.open)
         for partition in partitions:
-            self._partitions.setdefault(partition.topic, []).append(partition)
+            self._partitions[partition.topic].append(partition)
         self._commit = GroupCommit(self._log, self._writer, self._clock, positions, self._appended)
 
     async def stop(self) -> None:
         """Stop those who still read, write what is under way, close the log."""
         if self._commit is None:
             return
-        for group in tuple(self._groups):
-            await group.stop()
+        for reader in tuple(self._readers):
+            await reader.stop()
         commit, self._commit = self._commit, None
         await commit.stop()
-        for partition in tuple(self._watchers):
-            self._wake(partition)
+        for watchers in self._watchers.values():
+            for wake in watchers:
+                wake()
         await asyncio.get_running_loop().run_in_executor(self._writer, self._close)
         self._writer.shutdown()
 
@@ -81,20 +82,22 @@ class EmbeddedBus:
         self, group: str, topics: Sequence[str], handler: Handler, *, max_batch: int = 500
     ) -> GroupReader:
         """Read `topics` for `group`; PermanentError where it reads one of them already."""
-        positions = self._opened().positions
-        partitions = self._all(topics)
-        others = (reader.lanes for reader in self._groups if reader.group == group)
-        if {lane.partition for lanes in others for lane in lanes} & set(partitions):
+        known = self._opened().positions
+        positions = {
+            partition: known.get((group, partition.id), partition.start)
+            for partition in self._all(topics)
+        }
+        if any(
+            reader.group == group and reader.lanes.keys() & positions.keys()
+            for reader in self._readers
+        ):
             raise PermanentError(f"{group} reads some of these topics already")
-        reader = GroupReader(group, self, self._clock, handler, max_batch)
-        for partition in partitions:
-            if (group, partition.id) not in positions:
-                self.move(group, partition, partition.start)
-            lane = Lane(reader, partition, positions[group, partition.id])
-            reader.lanes.append(lane)
+        reader = GroupReader(group, self, self._clock, handler, max_batch, positions)
+        self._readers.append(reader)
+        for partition, lane in reader.lanes.items():
+            self.move(group, partition, positions[partition])
             self._watchers[partition].append(lane.wake)
             lane.wake()
-        self._groups.append(reader)
         return reader
 
     async def tail(
@@ -102,60 +105,60 @@ class EmbeddedBus:
     ) -> AsyncIterator[Sequence[Record]]:
         """Read without a group until the bus stops; see the port."""
         given = after or {}
-        partitions = self._all(topics)
         positions = {
             partition: given.get((partition.topic, partition.number), partition.end - 1) + 1
-            for partition in partitions
+            for partition in self._all(topics)
         }
         moved = asyncio.Event()
-        for partition in partitions:
+        for partition in positions:
             self._watchers[partition].append(moved.set)
         try:
             while self._commit is not None:
                 moved.clear()
                 for partition, position in positions.items():
-                    if position < partition.end:
+                    if position < partition.end and self._commit is not None:
                         records = await self.read(partition, position)
                         positions[partition] = records[-1].offset + 1
                         moved.set()
                         yield records
                 await moved.wait()
         finally:
-            for partition in partitions:
+            for partition in positions:
                 self._watchers[partition].remove(moved.set)
 
     async def ends(self, topics: Sequence[str]) -> dict[Position, int]:
         """Return, per partition, the offset that the next record will get."""
-        return {(item.topic, item.number): item.end for item in self._all(topics)}
+        return {
+            (partition.topic, partition.number): partition.end for partition in self._all(topics)
+        }
 
     async def trim(self) -> int:
-        """Forget what is older than its topic's retention and done by every group; return how much.
+        """Forget what is older than its topic's retention and done by all groups; return how much.
 
-        A group that has ever read a topic holds its records until it comes back.
+        A group that has read a topic once holds its records until it has read them.
         """
         run = asyncio.get_running_loop().run_in_executor
         floors = self._opened().floors()
         forgotten = 0
-        for partition in self._all(self._partitions):
-            limit = self._clock.now() - self._topics[partition.topic].retention
-            before = int(limit.timestamp() * 1000)
-            floor = floors.get(partition.id, partition.end)
-            while True:
-                start = await run(self._writer, self._log.trim, partition, before, floor)
-                if start == partition.start:
-                    break
+        for partition in self._all(self._topics):
+            oldest_kept = self._clock.now() - self._topics[partition.topic].retention
+            before = int(oldest_kept.timestamp() * 1000)
+            below = floors.get(partition.id, partition.end)
+            while (
+                start := await run(self._writer, self._log.trim, partition, before, below)
+            ) > partition.start:
                 forgotten += start - partition.start
                 partition.start = start
         return forgotten
 
     async def read(self, partition: Partition, position: int) -> Sequence[Record]:
-        """Return some of the records from `position` on, of which there are some; else Expired."""
-        if records := self._recent.read(partition, position):
-            return records
-        run = asyncio.get_running_loop().run_in_executor
-        records = await run(self._reader, self._log.read, partition, position)
+        """Return some of the records from `position` on, where there are some; or raise Expired."""
+        records = self._recent.read(partition, position)
+        if not records:
+            run = asyncio.get_running_loop().run_in_executor
+            records = await run(self._reader, self._log.read, partition, position)
         if not records or records[0].offset != position:
-            raise Expired(f"{partition.topic}/{partition.number}: {position} has left the log")
+            raise Expired(f"{partition.topic}/{partition.number} starts after offset {position}")
         return records
 
     async def oldest(self, places: Sequence[tuple[Partition, int]]) -> int:
@@ -169,9 +172,9 @@ class EmbeddedBus:
 
     def leave(self, reader: GroupReader) -> None:
         """Note that `reader` reads no more."""
-        for lane in reader.lanes:
-            self._watchers[lane.partition].remove(lane.wake)
-        self._groups.remove(reader)
+        self._readers.remove(reader)
+        for partition, lane in reader.lanes.items():
+            self._watchers[partition].remove(lane.wake)
 
     def _opened(self) -> GroupCommit:
         if self._commit is None:
@@ -179,38 +182,40 @@ class EmbeddedBus:
         return self._commit
 
     def _of(self, topic: str) -> list[Partition]:
-        try:
-            return self._partitions[topic]
-        except KeyError:
-            self._opened()
-            raise PermanentError(f"{topic} is not a declared topic") from None
+        if topic not in self._partitions:
+            raise PermanentError(f"{topic} is not a declared topic")
+        return self._partitions[topic]
 
     def _all(self, topics: Iterable[str]) -> list[Partition]:
         return [partition for topic in topics for partition in self._of(topic)]
 
     def _entry(self, message: Message) -> Entry:
         topic, key, value, headers = message
-        name = b"" if key is None else key.encode()
+        partitions = self._of(topic)
         packed = pack(headers)
+        name = b"" if key is None else key.encode()
         size = len(name) + len(value or b"")
         if size > MESSAGE_LIMIT:
-            raise PermanentError(f"a message for {topic} is over {MESSAGE_LIMIT} bytes")
+            raise PermanentError(f"a message for {topic} has over {MESSAGE_LIMIT} bytes")
         if len(packed.names) + len(packed.values) > HEADERS_LIMIT:
-            raise PermanentError(f"the headers for {topic} are over {HEADERS_LIMIT} bytes")
-        partitions = self._of(topic)
+            raise PermanentError(f"a message for {topic} has over {HEADERS_LIMIT} bytes of headers")
         if packed is not headers:
-            message = Message(topic, key, value, packed)
+            message = message._replace(headers=packed)
         return partitions[crc32(name) % len(partitions)], message, size + len(packed.values)
 
-    def _appended(self, partition: Partition, first: int, messages: Sequence[Message], timestamp: int) -> None:
-        if self._watchers[partition]:
-            records = [Record(partition.topic, partition.number, offset, timestamp, *message[1:]) for offset, message in enumerate(messages, first)]
+    def _appended(
+        self, partition: Partition, first: int, messages: Sequence[Message], timestamp: int
+    ) -> None:
+        watchers = self._watchers[partition]
+        if watchers:
+            topic, number = partition.topic, partition.number
+            records = [
+                Record(topic, number, offset, timestamp, key, value, headers)
+                for offset, (_, key, value, headers) in enumerate(messages, first)
+            ]
             self._recent.add(partition, records)
-            self._wake(partition)
-
-    def _wake(self, partition: Partition) -> None:
-        for wake in self._watchers[partition]:
-            wake()
+            for wake in watchers:
+                wake()
 
     def _close(self) -> None:
         self._reader.shutdown()
@@ -218,29 +223,35 @@ class EmbeddedBus:
 
 
 class _Recent:
-    """The newest records of all partitions, within a bound of memory; the oldest make way."""
+    """The newest records of the partitions that somebody reads, within a bound of memory."""
 
     def __init__(self) -> None:
         self._records: defaultdict[Partition, deque[Record]] = defaultdict(deque)
-        self._batches: deque[tuple[Partition, int, int]] = deque()
+        self._added: deque[tuple[Partition, int, int]] = deque()
         self._size = 0
 
     def add(self, partition: Partition, records: Sequence[Record]) -> None:
-        """Keep records that follow those that `partition` got before."""
-        size = sum(len(record.value or b"") + RECORD_OVERHEAD for record in records)
-        self._records[partition].extend(records)
-        self._batches.append((partition, len(records), size))
+        """Keep `records`; the oldest of all partitions make way where there is no room."""
+        kept = self._records[partition]
+        if kept and kept[-1].offset + 1 != records[0].offset:
+            kept.clear()
+        kept.extend(records)
+        size = sum(len(record.value or b"") + RECORD_BYTES for record in records)
+        self._added.append((partition, records[-1].offset, size))
         self._size += size
         while self._size > RECENT_BYTES:
-            oldest, count, freed = self._batches.popleft()
-            for _ in range(count):
-                self._records[oldest].popleft()
-            self._size -= freed
+            self._forget(*self._added.popleft())
 
     def read(self, partition: Partition, position: int) -> list[Record]:
-        """Return up to 500 records from `position` on; none where it is not kept here any more."""
-        records = self._records[partition]
-        if not records or position < records[0].offset:
+        """Return up to 500 records from `position` on, none where it is not kept."""
+        kept = self._records[partition]
+        if not kept or position < kept[0].offset:
             return []
-        first = position - records[0].offset
-        return list(islice(records, first, first + SEGMENT_RECORDS))
+        first = position - kept[0].offset
+        return list(islice(kept, first, first + SEGMENT_RECORDS))
+
+    def _forget(self, partition: Partition, last: int, size: int) -> None:
+        kept = self._records[partition]
+        while kept and kept[0].offset <= last:
+            kept.popleft()
+        self._size -= size

@@ -1,7 +1,7 @@
 """Group commit: while one transaction is written, what comes meanwhile gathers for the next.
 
-So many publishers share one wait for the disk, and each of them still waits for its own. Groups'
-positions go along with the next transaction, or alone a moment later: one that is lost in a crash
+So many publishers share one wait for the disk, and each waits for its own messages only. Groups'
+positions go along with the next transaction, or alone a moment later: one that a crash takes away
 only means that records are delivered again.
 """
 
@@ -9,7 +9,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -17,14 +16,18 @@ import structlog
 from rapport.common.bus.log import Log, Owner, Partition, Segment
 from rapport.common.clock import Clock
 from rapport.common.errors import RapportError, TemporaryError
-from rapport.common.events.codec import Message, Record
+from rapport.common.events.codec import Message
 
 QUEUE_BYTES: Final = 16 * 1024 * 1024
 POSITIONS_DELAY: Final = 0.2
 
-log = structlog.get_logger(__name__)
-
 Entry = tuple[Partition, Message, int]
+"""A message, the partition that it goes to and its size in bytes."""
+
+Appended = Callable[[Partition, int, Sequence[Message], int], None]
+"""Is told of a partition's new records: first offset, messages, timestamp in epoch ms."""
+
+log = structlog.get_logger(__name__)
 
 
 class _Group:
@@ -46,7 +49,7 @@ class _Group:
 
 
 class GroupCommit:
-    """Writes to a log in one thread of `executor`; tells `appended` of each partition's records."""
+    """Writes to `log` in the one thread of `executor`, group after group."""
 
     def __init__(
         self,
@@ -54,35 +57,33 @@ class GroupCommit:
         executor: Executor,
         clock: Clock,
         positions: Mapping[Owner, int],
-        appended: Callable[[Partition, int, Sequence[Message], int], None],
+        appended: Appended,
     ) -> None:
+        self.positions = dict(positions)
         self._log = log
         self._executor = executor
         self._clock = clock
         self._appended = appended
+        self._open = True
         self._next = _Group()
         self._room = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
-        self._open = True
-        self.positions = dict(positions)
-        self._saved = dict(positions)
+        self._durable = dict(positions)
         self._unsaved: dict[Owner, int] = {}
-        self._timer: asyncio.TimerHandle | None = None
         self._positions_due = False
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_full(self) -> bool:
-        """Whether callers should wait for `room` first."""
+        """Whether so much waits that callers have to wait for `room` before they add to it."""
         return self._next.size > QUEUE_BYTES
 
     async def room(self) -> None:
-        """Wait while too much is waiting already."""
+        """Return when less waits."""
         while self.is_full and self._open:
             await self._room.wait()
 
-    def add(
-        self, entries: Sequence[Entry]
-    ) -> asyncio.Future[None]:
+    def add(self, entries: Sequence[Entry]) -> asyncio.Future[None]:
         """Let `entries` go with the next transaction; the future is done when they are durable."""
         if not self._open:
             raise TemporaryError("the bus is not open")
@@ -92,17 +93,23 @@ class GroupCommit:
             group.size += size
         call = asyncio.get_running_loop().create_future()
         group.calls.append(call)
-        if self._writing is None:
-            self._write_soon()
+        self._write_soon()
         return call
 
     def move(self, owner: Owner, position: int) -> None:
-        """Let `owner` go on from `position`; durable with the next transaction or soon."""
-        self.positions[owner] = position
-        self._unsaved[owner] = position
+        """Note that `owner` goes on from `position`; soon it will be durable."""
+        self.positions[owner] = self._unsaved[owner] = position
         if self._timer is None and self._open:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(POSITIONS_DELAY, self._save_positions)
+
+    def floors(self) -> dict[int, int]:
+        """Return, by partition id, the lowest durable position of the groups that read it."""
+        floors: dict[int, int] = {}
+        for owner in self.positions:
+            position = self._durable.get(owner, 0)
+            floors[owner[1]] = min(position, floors.get(owner[1], position))
+        return floors
 
     async def stop(self) -> None:
         """Refuse what comes from now on, and write all that came before."""
@@ -113,14 +120,6 @@ class GroupCommit:
         self._save_positions()
         if self._writing is not None:
             await self._writing
-
-    def floors(self) -> dict[int, int]:
-        """Return, by partition id, the lowest position that is durable of any group that reads it."""
-        floors: dict[int, int] = {}
-        for owner in self.positions:
-            at = self._saved.get(owner, 0)
-            floors[owner[1]] = min(at, floors.get(owner[1], at))
-        return floors
 
     def _save_positions(self) -> None:
         self._timer = None
@@ -133,14 +132,17 @@ class GroupCommit:
             self._writing = asyncio.create_task(self._write())
 
     async def _write(self) -> None:
-        """Write one transaction after the other until nothing waits."""
-        while self._next.calls or self._positions_due:
-            group, self._next = self._next, _Group()
-            positions, self._unsaved, self._positions_due = self._unsaved, {}, False
-            self._room.set()
-            self._room.clear()
-            await self._write_group(group, positions)
-        self._writing = None
+        """Write group after group until nothing waits."""
+        try:
+            while self._next.calls or self._positions_due:
+                group, self._next = self._next, _Group()
+                positions, self._unsaved = self._unsaved, {}
+                self._positions_due = False
+                self._room.set()
+                self._room.clear()
+                await self._write_group(group, positions)
+        finally:
+            self._writing = None
 
     async def _write_group(self, group: _Group, positions: Mapping[Owner, int]) -> None:
         timestamp = int(self._clock.now().timestamp() * 1000)
@@ -157,9 +159,8 @@ class GroupCommit:
             self._unsaved = {**positions, **self._unsaved}
             group.settle(error)
             return
-        self._saved.update(positions)
-        for partition, messages in group.messages.items():
-            first = partition.end
-            partition.end += len(messages)
-            self._appended(partition, first, messages, timestamp)
+        self._durable.update(positions)
         group.settle()
+        for partition, messages in group.messages.items():
+            first, partition.end = partition.end, partition.end + len(messages)
+            self._appended(partition, first, messages, timestamp)

@@ -1,8 +1,8 @@
 """A group's reading in one process: a lane per partition, one batch at a time, lanes side by side.
 
 A lane has a task only while it has records to hand over; whoever appends to the partition wakes it.
-The handler's return moves the lane's position, and nothing else does, so what was cancelled or raised
-is delivered again.
+The handler's return moves the lane's position, and nothing else does, so what was cancelled or
+raised is delivered again.
 """
 
 import asyncio
@@ -107,7 +107,13 @@ class GroupReader:
     """The subscription of one group: its lanes, from `subscribe` until `stop`."""
 
     def __init__(
-        self, group: str, source: Source, clock: Clock, handler: Handler, max_batch: int
+        self,
+        group: str,
+        source: Source,
+        clock: Clock,
+        handler: Handler,
+        max_batch: int,
+        positions: Mapping[Partition, int],
     ) -> None:
         self.group = group
         self.source = source
@@ -115,20 +121,22 @@ class GroupReader:
         self.handler = handler
         self.max_batch = max_batch
         self.stopping = False
-        self.lanes: list[Lane] = []
+        self.lanes = {
+            partition: Lane(self, partition, position) for partition, position in positions.items()
+        }
 
     @property
     def failures(self) -> Mapping[Position, Exception]:
         """The partitions that stopped, each with what its handler raised."""
         return {
-            (lane.partition.topic, lane.partition.number): lane.failure
-            for lane in self.lanes
+            (partition.topic, partition.number): lane.failure
+            for partition, lane in self.lanes.items()
             if lane.failure is not None
         }
 
     async def lag(self) -> Lag:
         """Return how far this group is behind."""
-        behind = [lane for lane in self.lanes if lane.behind]
+        behind = [lane for lane in self.lanes.values() if lane.behind]
         if not behind:
             return Lag(0, 0.0)
         records = sum(lane.behind for lane in behind)
@@ -138,10 +146,10 @@ class GroupReader:
     async def stop(self, drain: float = 20.0) -> None:
         """Stop reading; handlers at work have `drain` seconds to finish."""
         self.stopping = True
-        at_work = {lane.task for lane in self.lanes if lane.task and lane.handling}
+        at_work = {lane.task for lane in self.lanes.values() if lane.task and lane.handling}
         if at_work:
             await asyncio.wait(at_work, timeout=drain)
-        left = [lane.task for lane in self.lanes if lane.task]
+        left = [lane.task for lane in self.lanes.values() if lane.task]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)

@@ -1,24 +1,26 @@
 """The embedded bus's file: the records of every partition, append-only, in SQLite.
 
-What one commit brings for one partition is one row, a segment, as Kafka packs record batches: SQLite
-lets Python's other threads run at every row, so few rows mean few waits to go on. A segment's id is
-its partition's number in the file and its first offset; a partition is read by primary key.
+What one transaction brings for one partition is one row, a segment, as Kafka packs record batches:
+SQLite lets Python's other threads run at every row, so few rows mean few waits to go on. A
+segment's id is its partition's number in the file and its first offset, so a partition is read by
+primary key.
 
-Nothing here is asynchronous: the bus calls the writing half from one thread and the reading half from
-another. Trouble with the file is a TemporaryError, and what a failed call was to write is not there.
+Nothing here is asynchronous: the bus calls the writing half from one thread and the reading half
+from another. Trouble with the file is a TemporaryError, and what a failed call was to write is not
+there.
 """
 
 import fcntl
 import os
 import sqlite3
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate, count, pairwise, repeat
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 from rapport.common.errors import PermanentError, TemporaryError
 from rapport.common.events.codec import Message, PackedHeaders, Record, pack
@@ -68,10 +70,12 @@ _FROM: Final = """
 """
 _READ: Final = f"SELECT id, records, timestamp, names, data {_FROM}"
 _TIMESTAMP: Final = f"SELECT timestamp {_FROM} LIMIT 1"
-_OLDEST: Final = "SELECT id + records, timestamp FROM segments WHERE id BETWEEN ? AND ? ORDER BY id"
+_OLDEST: Final = """
+    SELECT id + records, timestamp FROM segments WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?
+"""
 
 Owner = tuple[str, int]
-"""A consumer group and the id of a partition, to which a position belongs."""
+"""A consumer group and the id of a partition: what a position belongs to."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,10 +90,7 @@ class Partition:
 
 
 class Segment(NamedTuple):
-    """Messages to append to the partition of this id, the first of them at the offset `first`.
-
-    Their headers have to be packed.
-    """
+    """Messages to append to the partition of this id, the first of them at the offset `first`."""
 
     partition: int
     first: int
@@ -107,7 +108,7 @@ class Log:
         self._reader: sqlite3.Connection
 
     def open(self) -> tuple[list[Partition], dict[Owner, int]]:
-        """Take the file, create it where there is none; return what it holds.
+        """Take the file, create it where there is none; return its partitions and positions.
 
         Raises TemporaryError where another process has it, PermanentError where the file is of
         another format or a topic has another number of partitions than it was created with.
@@ -130,20 +131,26 @@ class Log:
 
     def close(self) -> None:
         """Let go of the file."""
-        for name in ("_reader", "_writer"):
+        for connection in ("_reader", "_writer"):
             with suppress(AttributeError, sqlite3.Error):
-                getattr(self, name).close()
+                getattr(self, connection).close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def append(
-        self, segments: Sequence[Segment], timestamp: int, positions: Mapping[Owner, int]
+        self, segments: Iterable[Segment], timestamp: int, positions: Mapping[Owner, int]
     ) -> None:
         """Make segments, written at `timestamp` (epoch ms), and groups' positions durable."""
         rows = [
-            (_id(partition, first), len(messages), timestamp, messages[0].headers.names, _join(messages))
-            for segment in sorted(segments, key=itemgetter(0))
+            (
+                _id(partition, first),
+                len(messages),
+                timestamp,
+                pack(messages[0].headers).names,
+                _join(messages),
+            )
+            for segment in sorted(segments, key=attrgetter("partition"))
             for partition, first, messages in _cut(segment)
         ]
         places = [(group, partition, at) for (group, partition), at in positions.items()]
@@ -152,27 +159,28 @@ class Log:
             self._writer.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", places)
 
     def read(self, partition: Partition, position: int) -> list[Record]:
-        """Return records from `position` on, or from where the log then starts.
+        """Return records from `position` on, or from where the log now starts.
 
         They are some 500, or half a mebibyte; none where there are none.
         """
         records: list[Record] = []
         size = 0
-        with _trouble(), closing(self._reader.execute(_READ, _place(partition, position))) as rows:
-            for id, count, timestamp, names, data in rows:
-                records += _split(partition, id % _OFFSETS, count, timestamp, names, data)
+        place = _place(partition, position)
+        with _trouble(), closing(self._reader.execute(_READ, place)) as segments:
+            for id, number, timestamp, names, data in segments:
+                records += _split(partition, id % _OFFSETS, number, timestamp, names, data)
                 size += len(data)
                 if len(records) >= SEGMENT_RECORDS or size >= SEGMENT_BYTES:
                     break
         return records[max(0, position - records[0].offset) :] if records else records
 
-    def oldest(self, places: Sequence[tuple[Partition, int]]) -> int:
+    def oldest(self, places: Iterable[tuple[Partition, int]]) -> int:
         """Return the earliest timestamp, in epoch ms, of the records at these positions."""
         with _trouble():
-            return min(
-                self._reader.execute(_TIMESTAMP, _place(partition, position)).fetchone()[0]
-                for partition, position in places
-            )
+            found = [
+                self._reader.execute(_TIMESTAMP, _place(*place)).fetchone() for place in places
+            ]
+        return int(min(found)[0])
 
     def trim(self, partition: Partition, before: int, below: int) -> int:
         """Forget the oldest segments: written `before` (epoch ms), with all offsets `below`.
@@ -182,22 +190,20 @@ class Log:
         start = partition.start
         first, last = _id(partition.id, 0), _id(partition.id + 1, 0) - 1
         with self._transaction():
-            oldest = self._writer.execute(f"{_OLDEST} LIMIT {TRIM_SEGMENTS}", (first, last))
-            for end, written in oldest.fetchall():
+            oldest = self._writer.execute(_OLDEST, (first, last, TRIM_SEGMENTS)).fetchall()
+            for end, written in oldest:
                 if written >= before or end > first + below:
                     break
                 start = end - first
-            self._writer.execute(
-                "DELETE FROM segments WHERE id >= ? AND id < ?", (first, first + start)
-            )
-            self._writer.execute(
-                "UPDATE partitions SET start = ? WHERE id = ?", (start, partition.id)
-            )
+            gone = (first, first + start - 1)
+            self._writer.execute("DELETE FROM segments WHERE id BETWEEN ? AND ?", gone)
+            moved = (start, partition.id)
+            self._writer.execute("UPDATE partitions SET start = ? WHERE id = ?", moved)
         return start
 
     def _connect(self, *pragmas: str) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        for pragma in (*pragmas, "synchronous = FULL"):
+        for pragma in ("synchronous = FULL", *pragmas):
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
@@ -212,15 +218,16 @@ class Log:
         """Return a topic's partitions, created where the topic is new."""
         known = self._writer.execute(_PARTITIONS, (topic.name,)).fetchall()
         if not known:
-            added = [(topic.name, number) for number in range(topic.partitions)]
+            numbers = [(topic.name, number) for number in range(topic.partitions)]
             with self._transaction():
-                insert = "INSERT INTO partitions (topic, number) VALUES (?, ?)"
-                self._writer.executemany(insert, added)
+                self._writer.executemany(
+                    "INSERT INTO partitions (topic, number) VALUES (?, ?)", numbers
+                )
             known = self._writer.execute(_PARTITIONS, (topic.name,)).fetchall()
         if len(known) != topic.partitions:
             raise PermanentError(
-                f"{topic.name} was created with {len(known)} partitions, "
-                f"which cannot become {topic.partitions}"
+                f"{topic.name} was created with {len(known)} partitions, not {topic.partitions}; "
+                "another number would break the order"
             )
         return [Partition(*row) for row in known]
 
@@ -246,7 +253,7 @@ def _trouble() -> Iterator[None]:
 
 
 def _lock(path: Path) -> IO[str]:
-    """Return the open lock file, held until it is closed; it holds the process id of its owner."""
+    """Return the open lock file, held until it is closed; it tells the process id of its owner."""
     file = path.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -266,31 +273,35 @@ def _id(partition: int, offset: int) -> int:
 
 
 def _place(partition: Partition, position: int) -> dict[str, int]:
-    position = max(position, partition.start)
     return {
         "first": _id(partition.id, 0),
-        "place": _id(partition.id, position),
+        "place": _id(partition.id, max(position, partition.start)),
         "last": _id(partition.id + 1, 0) - 1,
     }
 
 
 def _cut(segment: Segment) -> Iterator[Segment]:
-    """Cut a segment where header names change, and what is too long for one."""
+    """Cut a segment where the header names change, and what is too long for one."""
     partition, first, messages = segment
     start = size = 0
-    kind = messages[0].headers.names
+    names = pack(messages[0].headers).names
     for place, (_, _, value, headers) in enumerate(messages):
-        size += len(value or b"") + len(headers.values)
-        if headers.names != kind or size > SEGMENT_BYTES or place - start == SEGMENT_RECORDS:
+        packed = pack(headers)
+        size += len(value or b"") + len(packed.values)
+        if packed.names != names or size > SEGMENT_BYTES or place - start == SEGMENT_RECORDS:
             if place > start:
                 yield Segment(partition, first + start, messages[start:place])
-            start, size, kind = place, 0, headers.names
+            start, size, names = place, 0, packed.names
     yield Segment(partition, first + start, messages[start:])
 
 
 def _join(messages: Sequence[Message]) -> bytes:
-    """Return messages as one blob: the lengths of all their parts (-1 is None), then the parts."""
-    parts = [part for _, key, value, headers in messages for part in (None if key is None else key.encode(), value, headers.values)]
+    """Return messages as one blob: the lengths of their parts (-1 is None), then the parts."""
+    parts = [
+        part
+        for _, key, value, headers in messages
+        for part in (None if key is None else key.encode(), value, pack(headers).values)
+    ]
     lengths = [-1 if part is None else len(part) for part in parts]
     return struct.pack(f"<{len(parts)}i", *lengths) + b"".join(part for part in parts if part)
 
@@ -298,10 +309,33 @@ def _join(messages: Sequence[Message]) -> bytes:
 def _split(
     partition: Partition, first: int, records: int, timestamp: int, names: bytes, data: bytes
 ) -> Iterator[Record]:
-    lengths = struct.unpack_from(f"<{3 * records}i", data)
-    sizes = [max(length, 0) for length in lengths] if -1 in lengths else lengths
-    ends = accumulate(sizes, initial=12 * records)
-    parts = [data[start:end] for start, end in pairwise(ends)]
-    return map(Record._make, zip(
-        repeat(partition.topic), repeat(partition.number), count(first), repeat(timestamp),
-        map(bytes.decode, parts[0::3]), parts[1::3], map(PackedHeaders, repeat(names), parts[2::3])))
+    """Return the records of a segment; a column at a time, since each record counts here."""
+    try:
+        lengths = struct.unpack_from(f"<{3 * records}i", data)
+    except struct.error:
+        damaged = f"{partition.topic}/{partition.number} at {first}"
+        raise TemporaryError(f"the log is damaged: {damaged}") from None
+    parts = _slices(data, 12 * records, lengths)
+    return map(
+        Record._make,
+        zip(
+            repeat(partition.topic),
+            repeat(partition.number),
+            count(first),
+            repeat(timestamp),
+            [None if key is None else key.decode() for key in parts[0::3]],
+            parts[1::3],
+            map(PackedHeaders, repeat(names), parts[2::3]),
+        ),
+    )
+
+
+def _slices(data: bytes, start: int, lengths: Sequence[int]) -> list[Any]:
+    """Return the parts of `data` that have these lengths, None for a length of -1."""
+    if -1 not in lengths:
+        return [data[begin:end] for begin, end in pairwise(accumulate(lengths, initial=start))]
+    ends = accumulate((max(length, 0) for length in lengths), initial=start)
+    return [
+        None if length < 0 else data[begin:end]
+        for length, (begin, end) in zip(lengths, pairwise(ends), strict=True)
+    ]

@@ -1,8 +1,8 @@
 """The pipeline: one partition's batch, from records to saved aggregates and dead letters.
 
-Decode, prepare once per handler, group by aggregate, apply, insert facts, dead-letter what failed for
-good; returning means that the batch is done. Trouble of our own (TemporaryError) is waited out here,
-with growing pauses, so handlers and adapters know nothing of retries.
+Decode, prepare once per handler, group by aggregate, apply, insert facts, dead-letter what failed
+for good; returning means that the batch is done. Trouble of our own (TemporaryError) is waited out
+here, with growing pauses, so handlers and adapters know nothing of retries.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ from rapport.common.aggregate import Aggregate, Cause, Fact
 from rapport.common.bus.port import Bus
 from rapport.common.clock import Clock
 from rapport.common.engine import Engine, Step
-from rapport.common.errors import PermanentError, RapportError, TemporaryError
+from rapport.common.errors import RapportError, TemporaryError
 from rapport.common.events import dead_letters
 from rapport.common.events.codec import Message, Record, Undecodable, decode, event_type
 from rapport.common.events.envelope import Event, EventData

@@ -2,8 +2,8 @@
 
 Promises, kept by every adapter and held to by `tests/contract/bus.py`:
 
-- `publish` returns when all its messages are durable (fsync, acks=all). Messages of one call with the
-  same key keep their order, and so do calls that follow each other. A call that fails may have
+- `publish` returns when all its messages are durable (fsync, acks=all). Messages of one call with
+  the same key keep their order, and so do calls that follow each other. A call that fails may have
   published some of them: publishing again is safe, since ids make the repeat harmless.
 - Delivery is at least once, in order within a partition; a key always maps to the same partition.
 - One group hands one partition's batch at a time to its handler and different partitions in
@@ -13,8 +13,8 @@ Promises, kept by every adapter and held to by `tests/contract/bus.py`:
 - `stop` (and a revoked partition) lets a running handler finish for up to `drain` seconds, then
   cancels it; what was not finished is delivered again.
 - A message has up to 1,000,000 bytes of key and value and 32 KiB of headers, which together fit
-  Kafka's default limit; a larger one, or one for a topic that was not declared, is a PermanentError.
-  A key, value or header comes back as it was, byte for byte.
+  Kafka's default limit; a larger one, or one for a topic that was not declared, is a
+  PermanentError. A key, value or header comes back as it was, byte for byte.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence

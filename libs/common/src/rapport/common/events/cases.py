@@ -21,7 +21,7 @@ from rapport.common.events.vocabulary import (
 
 
 class Subject(Value):
-    """What a case is about: the dimensions that rules, criteria, figures and subscriptions match on."""
+    """What a case is about: what rules, criteria, figures and subscriptions match on."""
 
     kind: Kind
     channel: Channel

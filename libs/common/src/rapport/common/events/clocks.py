@@ -1,8 +1,8 @@
 """Clock events: they travel on the topic of the aggregate that the clock belongs to.
 
-A clock names what must happen until when (`first_response`, `holding_statement`, `next_update`). Its
-due time follows from its start, its policy and the policy's calendar; the policy's hash is pinned at
-the start, so due times can be rebuilt from the log.
+A clock names what must happen until when (`first_response`, `holding_statement`, `next_update`).
+Its due time follows from its start, its policy and the policy's calendar; the policy's hash is
+pinned at the start, so due times can be rebuilt from the log.
 """
 
 from typing import Literal
@@ -12,7 +12,7 @@ from rapport.common.events.vocabulary import Channel
 
 
 class ClockEvent(EventData):
-    """What every clock event carries: whose clock, which one, from when until when, by which policy."""
+    """What every clock event carries: whose clock, which, from when until when, by which policy."""
 
     of: Literal["case", "crisis", "task"]
     aggregate_id: str

@@ -1,8 +1,8 @@
 """Events as bytes: CloudEvents' Kafka binary mode, by hand because every event passes here twice.
 
-`encode` and `decode` are each other's inverse (a property test holds them to it, with the CloudEvents
-SDK as the oracle for the headers). Structured JSON is for people, HTTP and live streams. Packed headers
-are for adapters that keep messages in a database.
+`encode` and `decode` are each other's inverse (a property test holds them to it, with the
+CloudEvents SDK as the oracle for the headers). Structured JSON is for people, HTTP and live
+streams. Packed headers are for adapters that keep messages in a database.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,7 +47,7 @@ _ESCAPE: Final = b"\1"
 
 
 class PackedHeaders:
-    """Headers as two blobs, their names and their values; unpacked whenever they are gone through."""
+    """Headers as two blobs, their names and their values, unpacked when somebody looks."""
 
     __slots__ = ("names", "values")
 
@@ -98,7 +98,7 @@ class Record(NamedTuple):
 
 
 class Undecodable(PermanentError):
-    """A record is not an event that this code can read; the reason says why, without its content."""
+    """A record is no event that this code can read; the reason says why, without its content."""
 
     title = "Undecodable event"
 
@@ -110,7 +110,7 @@ def encode(event: Event[EventData], topic: str | None = None) -> Message:
         if declared is None:
             raise TypeError(f"{event.type} has no topic of its own")
         topic = declared.name
-    names = _ALWAYS
+    names: tuple[str, ...] = _ALWAYS
     values = [
         b"1.0",
         b"application/json",
@@ -240,12 +240,12 @@ def _what_does_not_fit(error: ValidationError) -> str:
     return f"the data do not fit the type: {place or 'the whole'}: {first['type']}"
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _pack_names(names: tuple[str, ...]) -> bytes:
     return _pack([name.encode() for name in names])
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _unpack_names(names: bytes) -> tuple[str, ...]:
     return tuple(name.decode() for name in _unpack(names))
 

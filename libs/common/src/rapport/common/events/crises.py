@@ -41,8 +41,8 @@ class Coverage(Value):
     """How far a crisis's statements have reached the persons linked to it (A1, A2 of MISSION).
 
     `missing` persons are linked, have not opted out, and lack a delivered holding statement;
-    `without_closing` have a holding statement and no closing statement queued; `unreachable` have no
-    address that anything could be sent to and are counted apart.
+    `without_closing` have a holding statement and no closing statement queued; `unreachable` have
+    no address that anything could be sent to and are counted apart.
     """
 
     linked: int = 0

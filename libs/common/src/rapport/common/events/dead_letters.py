@@ -1,7 +1,8 @@
 """Topic rapport.dlq: records that a group could not handle, as they were, with where and why.
 
-A dead letter keeps its own headers, so its type is the original event's. Those who want to know *that*
-something was dead-lettered read it as the event below, which `told` makes from the added headers.
+A dead letter keeps its own headers, so its type is the original event's. Those who want to know
+*that* something was dead-lettered read it as the event below, which `told` makes from the added
+headers.
 """
 
 from datetime import UTC, datetime

@@ -1,7 +1,8 @@
 """The contract as documents: one JSON Schema per event type, and one AsyncAPI document over all.
 
 They are generated into `docs/events/` and committed, so that a change of the contract is seen in
-review; `incompatibilities` is what keeps a change from breaking those who read or write the old form.
+review; `incompatibilities` is what keeps a change from breaking those who read or write the old
+form.
 """
 
 import json

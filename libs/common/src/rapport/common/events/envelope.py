@@ -5,9 +5,9 @@ field that must stay in order (the partition key). The declaration enters the ca
 the codec, the generated schemas and the documentation are made.
 
 An event's `time` is when what it tells of happened, as far as the story is concerned: a request's
-arrival, a clock's due time, a delivery. What follows from an event without a decision of the outside
-world carries that event's time, so that working through a backlog, or through it again, gives the
-same events.
+arrival, a clock's due time, a delivery. What follows from an event without a decision of the
+outside world carries that event's time, so that working through a backlog, or through it again,
+gives the same events.
 """
 
 from collections.abc import Callable, Iterator
@@ -73,8 +73,8 @@ def event(
 ) -> Callable[[Declared], Declared]:
     """Declare an event type and enter it in the catalogue.
 
-    `topic` None means that the event travels on the topic of the aggregate that emits it. `key` names
-    the field of the data that must stay in order; None means the emitting aggregate's id.
+    `topic` None means that the event travels on the topic of the aggregate that emits it. `key`
+    names the field of the data that must stay in order; None means the emitting aggregate's id.
     """
 
     def declare(data: Declared) -> Declared:
@@ -92,8 +92,8 @@ class Event(Generic[Data]):
     """One event: the CloudEvents attributes and extensions of DESIGN, and its data.
 
     `sequence` is the emitting aggregate's version and the event's place in it, as text that sorts;
-    None for events of no aggregate. `hops` counts the events between this one and the outside world.
-    `redrive` names the consumer group that gets it once more from the dead letters.
+    None for events of no aggregate. `hops` counts the events between this one and the outside
+    world. `redrive` names the consumer group that gets it once more from the dead letters.
     """
 
     id: str

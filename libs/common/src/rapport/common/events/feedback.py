@@ -2,6 +2,8 @@
 
 from typing import Annotated
 
+from pydantic import Field
+
 from rapport.common.events.envelope import EventData, Instant, Personal, Value, event
 from rapport.common.events.topics import FEEDBACK
 from rapport.common.events.vocabulary import Channel, Kind, Language
@@ -15,7 +17,7 @@ class Contact(Value):
     name: Annotated[str | None, Personal(of="contact")] = None
     email: Annotated[str | None, Personal(of="contact")] = None
     phone: Annotated[str | None, Personal(of="contact")] = None
-    handles: Annotated[dict[str, str], Personal(of="contact")] = {}
+    handles: Annotated[dict[str, str], Personal(of="contact")] = Field(default_factory=dict)
     url: Annotated[str | None, Personal(of="contact")] = None
 
 

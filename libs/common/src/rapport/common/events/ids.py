@@ -15,7 +15,7 @@ _PLACES: Final = range(120, -1, -10)
 
 
 def derived_id(*parts: str) -> str:
-    """Return the 26-character id of `parts`: BLAKE2b-128 in lower-case base32, collision-free in use.
+    """Return the 26-character id of `parts`: BLAKE2b-128 in lower-case base32.
 
     Each part is prefixed with its length, so ("a", "bc") and ("ab", "c") differ.
     """

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from rapport.common.events.envelope import EventData, Value, event
 from rapport.common.events.topics import KNOWLEDGE
 from rapport.common.events.vocabulary import Language
@@ -24,7 +26,7 @@ class ArticlePublished(EventData):
     article_version: int
     title: dict[Language, str]
     text: dict[Language, str]
-    paraphrases: dict[Language, tuple[str, ...]] = {}
+    paraphrases: dict[Language, tuple[str, ...]] = Field(default_factory=dict)
     product: str | None = None
     topics: tuple[str, ...] = ()
     by: str

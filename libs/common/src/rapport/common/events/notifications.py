@@ -2,6 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from rapport.common.events.communications import CommunicationPurpose
 from rapport.common.events.envelope import EventData, Instant, Personal, event
 from rapport.common.events.topics import NOTIFICATIONS
@@ -13,8 +15,8 @@ NotificationChannel = Literal["email", "webhook", "stream", "elsewhere"]
 class NotificationEvent(EventData):
     """What every notification event carries.
 
-    `recipient` is a stakeholder's or a person's id, no address. `statement_hash` repeats the approved
-    bytes' hash.
+    `recipient` is a stakeholder's or a person's id, no address. `statement_hash` repeats the
+    approved bytes' hash.
     """
 
     notification_id: str
@@ -38,7 +40,7 @@ class NotificationRequested(NotificationEvent):
     language: Language
     subject: Annotated[str, Personal(of="recipient")]
     text: Annotated[str, Personal(of="recipient")]
-    data: Annotated[dict[str, Any], Personal(of="recipient")] = {}
+    data: Annotated[dict[str, Any], Personal(of="recipient")] = Field(default_factory=dict)
     in_reply_to: str | None = None
     stakeholder: str | None = None
 

@@ -1,8 +1,8 @@
 """The people of a crisis: who is linked to it, what they were sent, whom a stand-down would strand.
 
-`Audience` is one per crisis: the statements released for it and the stand-down requests that wait for
-an answer. `Linked` is one per person and crisis. Coverage is counted from the linked persons, so it
-can be asked at any moment (A1) and decides a stand-down (A2).
+`Audience` is one per crisis: the statements released for it and the stand-down requests that wait
+for an answer. `Linked` is one per person and crisis. Coverage is counted from the linked persons,
+so it can be asked at any moment (A1) and decides a stand-down (A2).
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ from rapport.notification.domain.communications import Communication, Target
 
 CASES_KEPT: Final = 50
 REVIEW_DELAY: Final = timedelta(seconds=1)
-"""Lets cases that were linking when a stand-down was asked for arrive before coverage is counted."""
+"""Lets cases that were just linking arrive before the coverage is counted."""
 
 Progress = Literal["none", "queued", "delivered", "failed"]
 

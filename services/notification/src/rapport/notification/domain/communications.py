@@ -1,9 +1,10 @@
 """Everything outgoing is a communication: to one person, to subscribers, or to all of a crisis.
 
-A communication with few recipients, known by name, asks for their notifications as it is made. One for
-groups, or for everyone linked to a crisis, goes through them page by page: each page is a scheduled
-step that asks for at most a hundred notifications and moves a cursor. A crisis statement then stays
-open: it looks again every few minutes for anybody whom the pages missed, until the crisis is over.
+A communication with few recipients, known by name, asks for their notifications as it is made. One
+for groups, or for everyone linked to a crisis, goes through them page by page: each page is a
+scheduled step that asks for at most a hundred notifications and moves a cursor. A crisis statement
+then stays open: it looks again every few minutes for anybody whom the pages missed, until the
+crisis is over.
 """
 
 from collections.abc import Iterable, Sequence

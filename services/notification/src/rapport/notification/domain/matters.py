@@ -1,7 +1,7 @@
-"""What an event is to somebody who is told of it: a name, a few words, and what conditions match on.
+"""What an event is to those who are told of it: a name, a few words, what conditions match on.
 
-`MATTERS` lists the events that can be subscribed to. A matter holds no personal data; only the words
-of an alert may.
+`MATTERS` lists the events that can be subscribed to. A matter holds no personal data; only the
+words of an alert may.
 """
 
 from collections.abc import Callable, Mapping

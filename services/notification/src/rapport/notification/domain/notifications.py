@@ -1,9 +1,9 @@
 """One message to one recipient through one channel, from the wish to the receipt.
 
 It is stored under an id made of communication, recipient and channel, so a second wish for the same
-changes nothing. An attempt is leased before it is made: whoever dies while sending leaves a lease that
-expires, and the message is sent again under the same id; a crisis alert would rather arrive twice
-than never. `delivered` always wins, whatever else is said about the same message.
+changes nothing. An attempt is leased before it is made: whoever dies while sending leaves a lease
+that expires, and the message is sent again under the same id; a crisis alert would rather arrive
+twice than never. `delivered` always wins, whatever else is said about the same message.
 """
 
 from collections.abc import Iterable

@@ -111,9 +111,9 @@ class Preference(Aggregate):
 class Subscription(Aggregate):
     """What somebody wants to hear of: event types, conditions, at once or as a digest.
 
-    `to` names stakeholders by id or groups by `group:NAME`; `owner` stands for the owner of the case
-    that the event is about. A digest is due at `at` (local to `time_zone`) every day or week, or at
-    every full hour.
+    `to` names stakeholders by id or groups by `group:NAME`; `owner` stands for the owner of the
+    case that the event is about. A digest is due at `at` (local to `time_zone`) every day or week,
+    or at every full hour.
     """
 
     COLLECTION = "subscriptions"

@@ -273,5 +273,5 @@ class Case(Owned):
 
     def _meet_clock(self, reply: Reply, at: datetime) -> None:
         clock = self.clock
-        if clock is not None and reply.requested_at >= clock.started_at:
+        if clock is not None and clock.is_running and reply.requested_at >= clock.started_at:
             self.emit(clock.meet(at, self.owner))

@@ -1,9 +1,10 @@
 """The crisis: proposed by a signal or by hand, declared by a person, ended when nobody is left out.
 
 Membership lives in its cases: a crisis only holds the criteria. From its declaration on it goes
-through the stored cases, page by page, and asks those that match to link themselves; it does so again
-every few minutes, for cases that were opened at the same moment. A stand-down is asked for: the crisis
-first looks for cases once more, then asks how far its statements have reached, and the answer decides.
+through the stored cases, page by page, and asks those that match to link themselves; it does so
+again every few minutes, for cases that were opened at the same moment. A stand-down is asked for:
+the crisis first looks for cases once more, then asks how far its statements have reached, and the
+answer decides.
 """
 
 from collections.abc import Iterator, Sequence

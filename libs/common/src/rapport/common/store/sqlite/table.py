@@ -129,7 +129,7 @@ class Table:
         return name, f"CREATE INDEX IF NOT EXISTS {quoted(name)} ON {self.name} ({keys}) {only}"
 
     def _indexes_there(self, connection: Connection) -> set[str]:
-        query = "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
+        query = "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql <> ''"
         return {name for (name,) in connection.execute(query, (self.collection,))}
 
     def _backfill(self, connection: Connection) -> None:

@@ -1,0 +1,205 @@
+"""Watches: each listens to one series, bin by bin, and says when it bursts and when it is calm again.
+
+A watch is woken by an item and sleeps after an hour of silence. A sleeping one needs nothing kept:
+what is usual is learned from the facts of the last 14 days when it wakes, imported ones included, so
+silence costs nothing and history counts whenever it was imported. Items of the past never wake it.
+
+Bins close by the clock. What is stored a moment too late for its bin counts in the next one, up to
+an hour later.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import ClassVar, Final, Self
+
+from pydantic import Field
+
+from rapport.analytics.domain.burst import BIN, Alarm, BurstPolicy, Cleared, Detector, bin_of
+from rapport.analytics.domain.series import series_id
+from rapport.common.aggregate import Aggregate, Due
+from rapport.common.events.analytics import Series, SignalCleared, SignalDetected
+from rapport.common.events.envelope import Instant
+from rapport.common.events.ids import derived_id
+from rapport.common.events.topics import ANALYTICS, Topic
+
+HOUR: Final = timedelta(hours=1)
+"""How long a late item still counts, and how much of a burst its samples are taken from."""
+
+SAMPLES: Final = 5
+
+ONE_PRODUCT: Final = 0.5
+"""The share of a brand's items from which they are one product's matter, which its own watch tells."""
+
+
+class Listening(Aggregate):
+    """Since when this system listens: what was not heard since then was not said."""
+
+    COLLECTION: ClassVar[str] = "listening"
+    ID: ClassVar[str] = "listening"
+
+    since: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What a series has heard in the hour up to the end of a bin: items by bin, by product, cases."""
+
+    bins: Mapping[datetime, int] = field(default_factory=dict)
+    products: Mapping[str | None, int] = field(default_factory=dict)
+    cases: Sequence[str] = ()
+
+
+class Watch(Aggregate):
+    """Listens to one series. Bins up to `closed_to` are closed; it is awake up to `awake_to`."""
+
+    COLLECTION: ClassVar[str] = "product_watches"
+    TOPIC: ClassVar[Topic | None] = ANALYTICS
+    SERIES: ClassVar[str] = "product_series"
+    """The field of `Heard` that names the series."""
+
+    series: Series
+    detector: Detector
+    closed_to: Instant
+    awake_to: Instant
+    counted: dict[Instant, int] = Field(default_factory=dict)
+    signal: str | None = None
+
+    @classmethod
+    def over(cls, series: Series, exercise: str | None, at: datetime) -> Self:
+        """Return a watch over a series that nothing is known of yet."""
+        start = bin_of(at)
+        return cls(
+            id=series_id(series, exercise),
+            series=series,
+            detector=Detector(),
+            closed_to=start,
+            awake_to=start,
+        )
+
+    @property
+    def is_awake(self) -> bool:
+        """Whether it has a bin to close."""
+        return self.awake_to > self.closed_to
+
+    def due(self) -> Sequence[Due]:
+        """The bin that is being filled closes at its end."""
+        return [Due("bin", self.closed_to + BIN)] if self.is_awake else []
+
+    def wake(self, at: datetime, detector: Detector | None) -> None:
+        """Begin with the bin of `at`; `detector` knows what is usual, None that it still does."""
+        self.closed_to = max(self.closed_to, bin_of(at))
+        self.detector = detector or self.detector
+
+    def hear(self, at: datetime) -> bool:
+        """Take note that an item came in; tell whether that was news for its bin.
+
+        It stays awake for one bin more, in case the item is stored a moment after its bin closed.
+        """
+        needed = max(self.closed_to, bin_of(at)) + 2 * BIN
+        if self.awake_to >= needed:
+            return False
+        self.awake_to = needed
+        return True
+
+    def close(self, hour: Hour, policy: BurstPolicy) -> None:
+        """Close the bin whose time is over, and tell what came to light."""
+        start, end = self.closed_to, self.closed_to + BIN
+        bins = {bin: count for bin, count in hour.bins.items() if end - HOUR <= bin < end}
+        fresh = sum(bins.values()) - sum(self.counted.get(bin, 0) for bin in bins)
+        findings = self.detector.advance(start, fresh, policy)
+        self.counted, self.closed_to = bins, end
+        if not self.detector.idle:
+            self.awake_to = max(self.awake_to, end + BIN)
+        for finding in findings:
+            match finding:
+                case Alarm():
+                    self._raise(finding, hour)
+                case Cleared():
+                    self._clear(finding)
+
+    def tells(self, hour: Hour) -> bool:
+        """Whether a burst like this is this watch's to tell."""
+        return True
+
+    def _raise(self, alarm: Alarm, hour: Hour) -> None:
+        if self.signal is not None or not self.tells(hour):
+            return
+        self.signal = derived_id("signal", self.id, alarm.at.isoformat())
+        self.emit(
+            SignalDetected(
+                signal_id=self.signal,
+                series=self.series,
+                at=alarm.at,
+                since=alarm.since,
+                window=alarm.window.total_seconds(),
+                observed=alarm.observed,
+                expected=alarm.expected,
+                score=alarm.score,
+                path=alarm.path,
+                reason=alarm.reasons,
+                samples=tuple(hour.cases),
+            )
+        )
+
+    def _clear(self, finding: Cleared) -> None:
+        if self.signal is not None:
+            self.emit(SignalCleared(signal_id=self.signal, series=self.series, at=finding.at))
+            self.signal = None
+
+
+class BrandWatch(Watch):
+    """Listens to all that concerns a brand, and leaves to a product's watch what is one product's.
+
+    So one matter gives one signal, and what spreads over several products is still seen.
+    """
+
+    COLLECTION: ClassVar[str] = "brand_watches"
+    SERIES: ClassVar[str] = "brand_series"
+
+    def tells(self, hour: Hour) -> bool:
+        """Whether no single product explains the burst."""
+        named = [count for product, count in hour.products.items() if product is not None]
+        return max(named, default=0) < ONE_PRODUCT * sum(hour.products.values())
+
+
+def learned(
+    history: Mapping[datetime, int], listening: datetime, until: datetime, policy: BurstPolicy
+) -> Detector:
+    """Return a detector that knows a series' items by bin, from before `until`.
+
+    Since `listening` began the silence between them is known, before that it is not.
+    """
+    detector = Detector()
+    begun = bin_of(min(listening, until)) - BIN
+    for start, count in sorted(history.items()):
+        if detector.next_bin is None and start > begun:
+            detector.advance(begun, 0, policy)
+        detector.learn(start, count, policy)
+    if detector.next_bin is None:
+        detector.advance(begun, 0, policy)
+    return detector
+
+
+class Signal(Aggregate):
+    """A burst, from its alarm until it is calm again: what `SignalDetected` told, and its end."""
+
+    COLLECTION: ClassVar[str] = "signals"
+    ORDER: ClassVar[str] = "at"
+    INDEXES: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("exercise", "state", "at"),
+        ("exercise", "at"),
+    )
+
+    detected: SignalDetected
+    cleared_at: Instant | None = None
+
+    @property
+    def at(self) -> datetime:
+        """When it was detected."""
+        return self.detected.at
+
+    @property
+    def state(self) -> str:
+        """`open`, or `cleared`."""
+        return "open" if self.cleared_at is None else "cleared"
