@@ -16,7 +16,7 @@ from pydantic import Field
 
 from rapport.common.aggregate import Aggregate, Fact
 from rapport.common.errors import PermanentError, TemporaryError
-from rapport.common.store import Change, Range, Where
+from rapport.common.store import Range, Where
 from rapport.common.store.sqlite import SqliteStore, queries
 from rapport.common.store.sqlite.queries import Query
 from rapport.common.store.sqlite.table import Table
@@ -281,16 +281,6 @@ async def test_a_document_that_does_not_fit_says_where_without_its_content(tmp_p
     with pytest.raises(PermanentError) as refused:
         await store.get(Story, "a")
     assert refused.value.reason == "a stored story does not fit: /count: int_parsing"
-    await store.stop()
-
-
-async def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path: Path) -> None:
-    store = SqliteStore(None, [Story])
-    await store.start()
-    changes = [Change(Story(id="fine")), Change(Story(id="odd", text="\ud800"))]
-    with pytest.raises(PermanentError):
-        await store.save_many(changes)
-    assert await store.get(Story, "fine") is None
     await store.stop()
 
 

@@ -63,7 +63,7 @@ def body(written: Draft) -> dict[str, Any]:
     return written.model_dump(mode="json")
 
 
-RETURNS = {
+RETURNS: dict[str, Any] = {
     "title": {
         "en": "Getting your money back",
         "zh": "如何申请退款",
@@ -82,7 +82,7 @@ RETURNS = {
     "topics": ["refund"],
 }
 
-DELIVERY = {
+DELIVERY: dict[str, Any] = {
     "title": {
         "en": "When will my parcel arrive?",
         "zh": "包裹什么时候送到",
@@ -95,7 +95,7 @@ DELIVERY = {
     },
 }
 
-HANDLES = {
+HANDLES: dict[str, Any] = {
     "text": {
         "en": "Anyone whose kettle handle comes loose gets a new kettle, no receipt needed.",
         "zh": "凡是水壶手柄松动的顾客,无需小票,立即换新。",

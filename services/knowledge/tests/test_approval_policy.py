@@ -23,7 +23,7 @@ purposes:
 def test_the_built_in_policy_asks_two_groups_about_a_crisis_in_three_languages() -> None:
     rules = load_policy("knowledge", "approvals", ApprovalRules).rules
     for purpose in ("holding", "update", "closing"):
-        requirement = rules.purposes[purpose]  # type: ignore[index]
+        requirement = rules.purposes[purpose]
         assert len(requirement.quorum) == 2
         assert set(requirement.languages) == {"en", "zh", "fa"}
 

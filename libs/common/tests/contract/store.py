@@ -334,6 +334,18 @@ class StoreContract:
             Change(Story(id="a"), [("e", message("x" * (256 * 1024 + 1)))])
         Change(Story(id="a"), [*too_many[1:-1], ("e", message("x" * 256 * 1024))])
 
+    @pytest.mark.parametrize(
+        "odd", [{"text": "\ud800"}, {"wakes": datetime(2026, 1, 1)}, {"owner": 2**63}]
+    )
+    async def test_what_can_never_be_stored_is_refused_before_anything_is_written(
+        self, store: Store, odd: dict[str, Any]
+    ) -> None:
+        fine = Story(id="fine")
+        with pytest.raises(PermanentError):
+            await store.save_many([Change(fine), Change(Story.model_construct(id="odd", **odd))])
+        assert await store.get(Story, "fine") is None
+        await save(store, fine)
+
     # Outboxes
 
     async def test_an_outbox_keeps_its_order_over_saves(self, store: Store) -> None:

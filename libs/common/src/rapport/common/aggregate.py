@@ -75,7 +75,7 @@ class Aggregate(BaseModel):
     index is looked up, never decoded.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
     COLLECTION: ClassVar[str]
     TOPIC: ClassVar[Topic | None] = None
@@ -168,7 +168,7 @@ class Fact(BaseModel):
     and `ORDER` are as for aggregates; `expires` (where declared) is when a fact may be forgotten.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     COLLECTION: ClassVar[str]
     FIELDS: ClassVar[tuple[str, ...]] = ()

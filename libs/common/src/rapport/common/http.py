@@ -277,15 +277,17 @@ class Front:
             await send(message)
 
         length = _content_length(scope)
-        if length is None:
-            await app(scope, limited(receive), sending)
-        elif length <= BODY_LIMIT:
-            await app(scope, receive, sending)
-        else:
-            await problem_response(_too_large())(scope, receive, sending)
-        count, seconds = self._meter(service, scope["method"], status)
-        count.inc()
-        seconds.observe(perf_counter() - started)
+        try:
+            if length is None:
+                await app(scope, limited(receive), sending)
+            elif length <= BODY_LIMIT:
+                await app(scope, receive, sending)
+            else:
+                await problem_response(_too_large())(scope, receive, sending)
+        finally:
+            count, seconds = self._meter(service, scope["method"], status)
+            count.inc()
+            seconds.observe(perf_counter() - started)
 
     def _meter(self, service: str, method: str, status: int) -> tuple[Counter, Histogram]:
         """Return what measures such requests; looking a metric up by its labels takes longer."""

@@ -50,7 +50,6 @@ class Scheduler:
         self._resources = resources
         self._lag_seconds = lag_seconds
         self._effects: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(CONCURRENT_EFFECTS)
         self._awake = asyncio.Event()
         self._held_since: datetime | None = None
         self._failed: dict[tuple[str, str], datetime] = {}
@@ -91,13 +90,20 @@ class Scheduler:
         """Carry out everything that is due at `now`; return how many items that was."""
         fired = 0
         for kind, handler in self._handlers.items():
-            while True:
-                ready = await self._engine.store.due(kind, now, limit=BATCH)
+            while (limit := self._limit(handler)) > 0:
+                ready = await self._engine.store.due(kind, now, limit=limit)
                 done = await self._fire_batch(kind, handler, ready, now)
                 fired += done
-                if len(ready) < BATCH or not done:
+                if len(ready) < limit or not done:
                     break
         return fired
+
+    def _limit(self, handler: DueHandler[Any]) -> int:
+        """Return how many aggregates may be taken on now: work outside begins at once or not yet.
+
+        What is leased for it must not wait in a queue of ours until the lease is over.
+        """
+        return BATCH if handler.then is None else CONCURRENT_EFFECTS - len(self._effects)
 
     async def settle_effects(self) -> None:
         """Wait until the work outside that has begun is finished."""
@@ -186,21 +192,25 @@ class Scheduler:
         if handler.then is not None and result is not None:
             task = asyncio.create_task(self._act(handler, result))
             self._effects.add(task)
-            task.add_done_callback(self._effects.discard)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        """There is room again: look whether more is due."""
+        self._effects.discard(task)
+        self._awake.set()
 
     async def _act(self, handler: DueHandler[Any], aggregate: Aggregate) -> None:
         assert handler.then is not None
-        async with self._room:
-            try:
-                await handler.then(aggregate, self._resources)
-            except Exception:
-                log.error(
-                    "effect.failed",
-                    service=self._engine.service,
-                    collection=handler.changes.COLLECTION,
-                    aggregate=aggregate.id,
-                    exc_info=True,
-                )
+        try:
+            await handler.then(aggregate, self._resources)
+        except Exception:
+            log.error(
+                "effect.failed",
+                service=self._engine.service,
+                collection=handler.changes.COLLECTION,
+                aggregate=aggregate.id,
+                exc_info=True,
+            )
 
     def _rests(self, aggregate: Aggregate, now: datetime) -> bool:
         """Tell whether a due item failed less than a minute ago."""

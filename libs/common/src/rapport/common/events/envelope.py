@@ -50,7 +50,7 @@ class Personal:
 class Value(BaseModel):
     """A frozen part of an event's data; unknown fields of newer writers are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class EventData(Value):

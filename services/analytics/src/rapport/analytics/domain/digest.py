@@ -6,7 +6,7 @@ messages; `change` is a share of the period before (0.25 is a quarter more), Non
 nothing of the kind.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -42,7 +42,8 @@ class Matter(NamedTuple):
     region: str | None
 
 
-class Heaps(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Volume:
     """How many messages there were, and how many of them negative."""
 
     count: int
@@ -54,7 +55,7 @@ class Account:
     """What was heard in a period, what in the one before, and the worst of it, worst first."""
 
     by_kind: Mapping[str, int] = field(default_factory=dict)
-    matters: Mapping[Matter, Heaps] = field(default_factory=dict)
+    matters: Mapping[Matter, Volume] = field(default_factory=dict)
     before: Mapping[Matter, int] = field(default_factory=dict)
     worst: Sequence[Heard] = ()
 
@@ -124,7 +125,7 @@ def digest(name: str, period: Period, account: Account) -> DigestCompiled:
     )
 
 
-def _most_negative_first(item: tuple[Matter, Heaps]) -> tuple[int, int, str, str, str]:
+def _most_negative_first(item: tuple[Matter, Volume]) -> tuple[int, int, str, str, str]:
     matter, heard = item
     return -heard.negative, -heard.count, matter.topic, matter.product or "", matter.region or ""
 
@@ -134,5 +135,9 @@ def _change(count: int, before: int) -> float | None:
 
 
 def _samples(worst: Iterable[Heard]) -> dict[Matter, tuple[str, ...]]:
-    """The first cases of each matter."""
-    ...
+    """The first few cases of each matter."""
+    cases: defaultdict[Matter, dict[str, None]] = defaultdict(dict)
+    for heard in worst:
+        if heard.complaint_type is not None:
+            cases[Matter(heard.complaint_type, heard.product, heard.region)][heard.case_id] = None
+    return {matter: tuple(found)[:SAMPLES] for matter, found in cases.items()}

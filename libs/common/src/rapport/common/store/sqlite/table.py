@@ -52,16 +52,11 @@ class Table:
         self.order = [quoted(name) for name in dict.fromkeys((kind.ORDER, "id"))]
 
     def row(self, item: Aggregate | Fact) -> Row:
-        """Return `item` as a row for `into`; raises PermanentError where it cannot be stored."""
+        """Return `item` as a row for `into`; raises PermanentError where it can never be stored."""
         try:
-            document = item.model_dump_json()
-        except ValueError as error:
-            raise PermanentError(f"{self.collection} cannot be written as JSON") from error
-        if not isinstance(item, Aggregate):
-            return (item.id, document, *self._values(item))
-        due = item.next_due
-        at = None if due is None else microseconds(due)
-        return (item.id, item.version, item.SCHEMA, document, at, *self._values(item))
+            return self._row(item)
+        except Exception as error:
+            raise PermanentError(f"{self.collection} cannot be stored as it is") from error
 
     def changed(self, row: Row, stored: Sequence[Primitive]) -> tuple[str, ...]:
         """Name the columns of `looked_by` in which `row` differs from what is stored."""
@@ -110,6 +105,14 @@ class Table:
             self._backfill(connection)
         for statement in indexes.values():
             connection.execute(statement)
+
+    def _row(self, item: Aggregate | Fact) -> Row:
+        document = item.model_dump_json()
+        if not isinstance(item, Aggregate):
+            return (item.id, document, *self._values(item))
+        due = item.next_due
+        at = None if due is None else microseconds(due)
+        return (item.id, item.version, item.SCHEMA, document, at, *self._values(item))
 
     def _values(self, item: Aggregate | Fact) -> Iterator[Primitive]:
         for field in self._fields:
