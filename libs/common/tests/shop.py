@@ -31,6 +31,7 @@ class TillCounted(EventData):
 
     till: str
     total: int
+    item: str
 
 
 @event("test.till.closed.v1", ANALYTICS, key="till")
@@ -65,7 +66,7 @@ class Till(Aggregate):
             raise PermanentError("a price is not negative")
         if price == 13:
             raise ZeroDivisionError("a mistake in our own code")
-        self.emit(TillCounted(till=self.id, total=self.total), key=item)
+        self.emit(TillCounted(till=self.id, total=self.total, item=item), key=item)
 
 
 class Sale(Fact):

@@ -59,6 +59,35 @@ async def test_a_batch_folds_into_one_save_per_aggregate(shop: Harness) -> None:
     assert shop.running.resources.prepared == [20]
 
 
+async def test_a_long_story_of_one_aggregate_takes_several_saves(shop: Harness) -> None:
+    await shop.given(*(ItemSold(till="t1", item=f"item {n}") for n in range(450)))
+
+    counted = await till(shop)
+    assert counted is not None
+    assert (counted.version, counted.total) == (5, 450)
+    assert len(shop.all(TillCounted)) == 450
+
+
+async def test_an_event_that_can_never_be_stored_is_dead_lettered_alone(shop: Harness) -> None:
+    await shop.given(
+        ItemSold(till="t1", item="\U0001f375" * 100_000), ItemSold(till="t2", item="tea")
+    )
+    await shop.given(ItemSold(till="t3", item="cake", price=10**6))
+
+    assert (await till(shop, "t2")) is not None
+    assert "rapport.dlq" not in shop.types()[-1:]
+
+
+async def test_what_was_deleted_stays_deleted(shop: Harness) -> None:
+    await shop.given(ItemSold(till="t1", item="tea"))
+    assert await shop.running.store.delete(Till, "t1")
+    await shop.given(ItemSold(till="t1", item="cake"))
+
+    assert await till(shop) is None
+    letter = next(record for record in shop.bus.records if record.topic == "rapport.dlq")
+    assert dead_letters.told(letter).data.reason == "it was deleted and stays so"
+
+
 async def test_a_failing_decision_drops_only_its_own_event(shop: Harness) -> None:
     await shop.given(
         ItemSold(till="t1", item="tea"),

@@ -17,7 +17,7 @@ from rapport.common.events.vocabulary import (
 from rapport.common.testing import MORNING
 from rapport.knowledge.domain.wording import Draft, Variant
 
-AUTHOR, PR, LEGAL = "anna", "petra", "louis"
+AUTHOR, PR, LEGAL = "anna", "paula", "louis"
 """Who writes, and one approver of each group, as the built-in policy has them."""
 
 EN, ZH, FA = Language.EN, Language.ZH, Language.FA

@@ -12,12 +12,12 @@ from rapport.common.clock import ManualClock
 from rapport.common.errors import TemporaryError
 from rapport.common.events import Message
 from rapport.common.testing import MORNING, Harness
-from rapport.knowledge.catalogue import Catalogue
 from rapport.knowledge.domain.approvals import Requirement
 from rapport.knowledge.domain.articles import Article
 from rapport.knowledge.domain.statements import Statement
-from rapport.knowledge.follower import PAUSE_SECONDS, Follower
 from rapport.knowledge.repository import Repository, Said
+from rapport.knowledge.search.catalogue import Catalogue
+from rapport.knowledge.search.follower import PAUSE_SECONDS, Follower
 
 from .sayings import AUTHOR, EN, RETURNS, body, draft
 

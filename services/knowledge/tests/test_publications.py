@@ -98,8 +98,8 @@ async def test_a_retired_key_message_supersedes_nothing_when_it_returns(
     knowledge: Harness,
 ) -> None:
     await put(knowledge, "key-messages/handles", HANDLES)
-    await knowledge.call("DELETE", f"{BASE}/key-messages/handles", as_="petra")
-    assert knowledge.published(KeyMessageRetired).data.by == "petra"
+    await knowledge.call("DELETE", f"{BASE}/key-messages/handles", as_="paula")
+    assert knowledge.published(KeyMessageRetired).data.by == "paula"
     await put(knowledge, "key-messages/handles", HANDLES)
     assert knowledge.all(KeyMessageSuperseded) == []
 
@@ -167,6 +167,17 @@ async def test_what_does_not_fit_is_told_where(
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert pointer in [error["pointer"] for error in answer.json()["errors"]]
+
+
+@pytest.mark.parametrize("half", ['{"text": {"en": "a \\ud800"}}', '{"text": {"\\ud800": "a"}}'])
+async def test_half_a_character_is_refused(knowledge: Harness, half: str) -> None:
+    answer = await knowledge.call(
+        "PUT",
+        f"{BASE}/key-messages/a",
+        content=half.encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    assert answer.status_code == 422
 
 
 async def test_the_longest_publication_in_every_language_fits_an_event(knowledge: Harness) -> None:

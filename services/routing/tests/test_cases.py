@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from rapport.common.aggregate import Due
 from rapport.common.events.cases import (
     CaseClosed,
     CaseCrisisLinked,
@@ -22,7 +21,6 @@ from rapport.common.events.cases import (
     CaseReplyRequested,
     CaseResolved,
     FeedbackClassified,
-    Subject,
 )
 from rapport.common.events.clocks import (
     ClockBreached,
@@ -448,6 +446,18 @@ async def test_a_stored_case_joins_when_it_is_asked_to_and_only_once(routing: Ha
     assert routing.published(CaseCrisisLinked).data.crisis_id == "k1"
 
 
+ABOUT = {
+    "kind": "complaint",
+    "channel": "web",
+    "language": "en",
+    "complaint_type": "other",
+    "need": "none",
+    "sentiment": "negative",
+    "trust_cause": "none",
+    "severity": "normal",
+}
+
+
 async def test_a_case_leaves_a_crisis_and_may_join_the_next_after_the_last_ended() -> None:
     case = Case.model_validate(
         {
@@ -468,18 +478,6 @@ async def test_a_case_leaves_a_crisis_and_may_join_the_next_after_the_last_ended
     left = case.emitted[-1]
     assert isinstance(left, CaseCrisisUnlinked)
     assert left.person == "rita"
-
-
-ABOUT = {
-    "kind": "complaint",
-    "channel": "web",
-    "language": "en",
-    "complaint_type": "other",
-    "need": "none",
-    "sentiment": "negative",
-    "trust_cause": "none",
-    "severity": "normal",
-}
 
 
 # What is remembered
@@ -516,10 +514,3 @@ async def test_the_thread_of_an_e_mail_is_answered(routing: Harness) -> None:
     await post(routing, "replies", text="Sorry.")
     asked = routing.published(CaseReplyRequested).data
     assert (asked.in_reply_to, asked.subject) == ("<1@example.com>", "Re: Broken kettle")
-
-
-def test_what_is_due_is_named_with_its_time() -> None:
-    about = Subject.model_validate(ABOUT)
-    case = Case.begin("c1", feedback(), about, MORNING)
-    case.closes_at = MORNING
-    assert list(case.due()) == [Due("closure", MORNING)]

@@ -6,26 +6,27 @@ at most eight times. Applying a step twice changes nothing: events of another ag
 apart by its sequence, commands by what the aggregate remembers, and decisions check the state.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import structlog
 
-from rapport.common.aggregate import Aggregate, Cause
+from rapport.common.aggregate import OUTBOX_LIMIT, Aggregate, Cause
 from rapport.common.clock import Clock
 from rapport.common.errors import NotFound, PermanentError, TemporaryError
 from rapport.common.events.codec import Message, encode
 from rapport.common.events.envelope import Event, EventData
 from rapport.common.store.outbox import Relay
-from rapport.common.store.port import Change, Store
+from rapport.common.store.port import MESSAGE_LIMIT, Change, Store
 from rapport.common.telemetry import LOST_RACES
 
 A = TypeVar("A", bound=Aggregate)
 
 ATTEMPTS: Final = 8
 SUBJECTS_LIMIT: Final = 64
+FOLD_LIMIT: Final = OUTBOX_LIMIT // 2
 
 log = structlog.get_logger(__name__)
 
@@ -73,10 +74,23 @@ class Step:
 
 
 @dataclass(slots=True)
-class _Folded:
+class _Fold:
+    """What became of one aggregate's steps: a change to save, and steps that must wait for it."""
+
+    steps: Sequence[Step]
     change: Change | None = None
+    decided: list[Step] = field(default_factory=list)
+    rest: Sequence[Step] = ()
     spoilt: bool = False
-    saved: list[Step] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Saved:
+    """What became of changes, by aggregate: saved, overtaken by another writer, or refused."""
+
+    saved: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
+    refused: dict[str, PermanentError] = field(default_factory=dict)
 
 
 class Engine:
@@ -96,25 +110,23 @@ class Engine:
         """
         remaining = dict(steps)
         careful: set[str] = set()
+        gone: set[str] = set()
         races = 0
         while remaining:
             loaded = await self.store.get_many(kind, list(remaining))
-            folded = {
+            folds = {
                 id: self._fold(id, loaded.get(id), waiting, careful=id in careful)
                 for id, waiting in remaining.items()
+                if not _is_deleted(id, loaded, gone, waiting)
             }
-            careful |= {id for id, fold in folded.items() if fold.spoilt}
-            changes = {id: fold.change for id, fold in folded.items() if fold.change}
-            saved = await self._save(list(changes.values()))
-            lost = changes.keys() - saved
-            for id in saved:
-                for step in folded[id].saved:
-                    step.result = changes[id].aggregate
+            careful |= {id for id, fold in folds.items() if fold.spoilt}
+            outcome = await self._save([fold.change for fold in folds.values() if fold.change])
+            gone = {id for id in outcome.lost if id not in loaded}
             remaining = {
-                id: waiting for id, waiting in remaining.items() if id in lost or folded[id].spoilt
+                id: left for id, fold in folds.items() if (left := _settle(id, fold, outcome))
             }
-            if lost:
-                LOST_RACES.labels(self.service, kind.COLLECTION).inc(len(lost))
+            if outcome.lost:
+                LOST_RACES.labels(self.service, kind.COLLECTION).inc(len(outcome.lost))
                 races += 1
                 if races == ATTEMPTS:
                     raise TemporaryError(f"lost {ATTEMPTS} races for {kind.COLLECTION}", delay=0.1)
@@ -148,12 +160,18 @@ class Engine:
         return result
 
     def _fold(
-        self, id: str, aggregate: Aggregate | None, steps: Iterable[Step], *, careful: bool
-    ) -> _Folded:
-        """Decide one aggregate's steps in order; a failure spoils it unless copies are taken."""
-        folded = _Folded()
+        self, id: str, aggregate: Aggregate | None, steps: Sequence[Step], *, careful: bool
+    ) -> _Fold:
+        """Decide one aggregate's steps in order; a failure spoils it unless copies are taken.
+
+        A long story takes several saves: once many messages wait, the rest comes after them.
+        """
+        fold = _Fold(steps)
         messages: list[tuple[str, Message]] = []
-        for step in steps:
+        for place, step in enumerate(steps):
+            if len(messages) >= FOLD_LIMIT:
+                fold.rest = steps[place:]
+                break
             if step.failure is not None or (aggregate is not None and step.is_done(aggregate)):
                 continue
             working = aggregate.model_copy(deep=True) if careful and aggregate else aggregate
@@ -165,13 +183,13 @@ class Engine:
                 step.failure = failure
                 if careful or aggregate is None:
                     continue
-                return _Folded(spoilt=True)
+                return _Fold(steps, spoilt=True)
             if after is not None:
                 aggregate = after
-                folded.saved.append(step)
-        if aggregate is not None and folded.saved:
-            folded.change = Change(aggregate, messages)
-        return folded
+                fold.decided.append(step)
+        if aggregate is not None and fold.decided:
+            fold.change = Change(aggregate, messages)
+        return fold
 
     def _decide(
         self,
@@ -194,19 +212,59 @@ class Engine:
             after.historical = bool(cause.historical)
         step.mark(after)
         emitted = after.collect(cause, self.service, first_position=len(messages))
-        messages += [(event.id, encode(event, topic)) for topic, event in emitted]
+        encoded = [(event.id, encode(event, topic)) for topic, event in emitted]
+        if any(len(message.value) > MESSAGE_LIMIT for _, message in encoded):
+            raise PermanentError(f"an event is over {MESSAGE_LIMIT // 1024} KiB")
+        messages += encoded
         return after
 
-    async def _save(self, changes: Sequence[Change]) -> set[str]:
+    async def _save(self, changes: Sequence[Change]) -> _Saved:
+        """Save all at once; where one can never be stored, each by itself."""
+        outcome = _Saved()
         if not changes:
-            return set()
-        outcome = await self.store.save_many(changes)
-        saved = [change for change, ok in zip(changes, outcome, strict=True) if ok]
+            return outcome
+        try:
+            self._note(changes, await self.store.save_many(changes), outcome)
+        except PermanentError:
+            for change in changes:
+                try:
+                    self._note([change], await self.store.save_many([change]), outcome)
+                except PermanentError as refusal:
+                    outcome.refused[change.aggregate.id] = refusal
+        return outcome
+
+    def _note(self, changes: Sequence[Change], stored: Sequence[bool], outcome: _Saved) -> None:
+        """Keep what was saved, and let the relay and the scheduler know."""
+        saved = [change for change, ok in zip(changes, stored, strict=True) if ok]
+        outcome.saved |= {change.aggregate.id for change in saved}
+        outcome.lost |= {change.aggregate.id for change in changes} - outcome.saved
         with_messages = [change.aggregate for change in saved if change.messages]
         if with_messages:
             self.relay.nudge(type(with_messages[0]), [item.id for item in with_messages])
         self.on_saved([change.aggregate for change in saved])
-        return {change.aggregate.id for change in saved}
+
+
+def _settle(id: str, fold: _Fold, outcome: _Saved) -> Sequence[Step]:
+    """Tell a fold's steps what came of them; return those that are yet to be decided."""
+    if fold.spoilt or id in outcome.lost:
+        return fold.steps
+    for step in fold.decided:
+        if id in outcome.refused:
+            step.failure = outcome.refused[id]
+        elif fold.change is not None:
+            step.result = fold.change.aggregate
+    return fold.rest
+
+
+def _is_deleted(
+    id: str, loaded: Mapping[str, Aggregate], gone: Container[str], steps: Sequence[Step]
+) -> bool:
+    """Tell whether an aggregate that could not be created is not there either: it was deleted."""
+    if id in loaded or id not in gone:
+        return False
+    for step in steps:
+        step.failure = step.failure or PermanentError("it was deleted and stays so")
+    return True
 
 
 def _refuse_mixing(aggregate: Aggregate, cause: Cause) -> None:

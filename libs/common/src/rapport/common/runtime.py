@@ -27,7 +27,7 @@ from rapport.common.scheduler import Scheduler
 from rapport.common.settings import Settings
 from rapport.common.store.outbox import Relay
 from rapport.common.store.port import Store
-from rapport.common.telemetry import LAG_RECORDS
+from rapport.common.telemetry import LAG_RECORDS, RELAY_BEHIND
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +94,7 @@ class Running:
         service = self.service
         aggregates = [kind for kind in service.kinds if issubclass(kind, Aggregate)]
         self.relay = Relay(self.bus, self.store, aggregates, self.clock)
+        RELAY_BEHIND.labels(service.name).set_function(lambda: self.relay.behind)
         self.engine = Engine(service.name, self.store, self.relay, self.clock)
         host = Host(self.store, self.bus, self.clock, self.engine, self.settings)
         self.resources = service.resources(host)

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -29,6 +29,8 @@ LAG_LIMIT_SECONDS: Final = 60.0
 HOLD_LIMIT: Final = timedelta(minutes=10)
 CONCURRENT_EFFECTS: Final = 32
 RETRY_AFTER_FAILURE: Final = timedelta(minutes=1)
+
+A = TypeVar("A", bound=Aggregate)
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +54,7 @@ class Scheduler:
         self._effects: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
         self._held_since: datetime | None = None
-        self._failed: dict[tuple[str, str], datetime] = {}
+        self._resting: dict[tuple[str, str], datetime] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -89,14 +91,20 @@ class Scheduler:
     async def fire(self, now: datetime) -> int:
         """Carry out everything that is due at `now`; return how many items that was."""
         fired = 0
+        self._resting = {name: until for name, until in self._resting.items() if until > now}
         for kind, handler in self._handlers.items():
-            while (limit := self._limit(handler)) > 0:
-                ready = await self._engine.store.due(kind, now, limit=limit)
-                done = await self._fire_batch(kind, handler, ready, now)
+            while (ready := await self._ready(kind, self._limit(handler), now)) and (
+                done := await self._fire_batch(kind, handler, ready, now)
+            ):
                 fired += done
-                if len(ready) < limit or not done:
-                    break
         return fired
+
+    async def _ready(self, kind: type[A], limit: int, now: datetime) -> Sequence[A]:
+        """Return what is due, without what rests after a failure: it must not hold up others."""
+        if limit <= 0:
+            return ()
+        due = await self._engine.store.due(kind, now, limit=limit + len(self._resting))
+        return [item for item in due if (kind.COLLECTION, item.id) not in self._resting][:limit]
 
     def _limit(self, handler: DueHandler[Any]) -> int:
         """Return how many aggregates may be taken on now: work outside begins at once or not yet.
@@ -148,9 +156,6 @@ class Scheduler:
         ready: Sequence[Aggregate],
         now: datetime,
     ) -> int:
-        ready = [item for item in ready if not self._rests(item, now)]
-        if not ready:
-            return 0
         given = () if handler.prepare is None else (await handler.prepare(ready, self._resources),)
         steps: dict[str, list[Step]] = defaultdict(list)
         for aggregate in ready:
@@ -180,7 +185,7 @@ class Scheduler:
     ) -> None:
         for step in steps:
             if step.failure is not None:
-                self._failed[handler.changes.COLLECTION, id] = now + RETRY_AFTER_FAILURE
+                self._resting[handler.changes.COLLECTION, id] = now + RETRY_AFTER_FAILURE
                 log.error(
                     "due.failed",
                     service=self._engine.service,
@@ -211,15 +216,6 @@ class Scheduler:
                 aggregate=aggregate.id,
                 exc_info=True,
             )
-
-    def _rests(self, aggregate: Aggregate, now: datetime) -> bool:
-        """Tell whether a due item failed less than a minute ago."""
-        name = aggregate.COLLECTION, aggregate.id
-        until = self._failed.get(name)
-        if until is None or until <= now:
-            self._failed.pop(name, None)
-            return False
-        return True
 
 
 def _fire(

@@ -32,7 +32,7 @@ class EventDeadLettered(EventData):
     reason: str
 
 
-def told(record: Record) -> Event[EventData]:
+def told(record: Record) -> Event[EventDeadLettered]:
     """Return the event that a dead letter's headers tell of."""
     headers = {name: value.decode(errors="replace") for name, value in record.headers}
     data = EventDeadLettered(

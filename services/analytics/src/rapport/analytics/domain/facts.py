@@ -100,11 +100,12 @@ class AboutSubject(Counted):
 
 
 class Heard(AboutSubject):
-    """One message came in. `rating` is moved to 1 to 5; the series are None unless it is negative."""
+    """One message came in; a rating is moved to 1 to 5, only negative items belong to series."""
 
     COLLECTION: ClassVar[str] = "heard"
     FIELDS: ClassVar[tuple[str, ...]] = (
         *SUBJECT,
+        "historical",
         "reach",
         "rating",
         "rated",
@@ -114,8 +115,8 @@ class Heard(AboutSubject):
     INDEXES: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("exercise", "at"),
         ("exercise", "severity", "at"),
-        ("product_series", "historical", "bin"),
-        ("brand_series", "historical", "bin"),
+        ("product_series", "bin"),
+        ("brand_series", "bin"),
     )
 
     case_id: str

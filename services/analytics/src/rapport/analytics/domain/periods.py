@@ -48,7 +48,7 @@ _WEEK: Final = tuple(Weekday)
 def _known_zone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         raise ValueError("is no time zone of the IANA database, like Asia/Tehran") from None
     return name
 
@@ -73,14 +73,14 @@ class Period(NamedTuple):
 class Rhythm(BaseModel):
     """Where one period ends and the next begins: at a local time, daily or on the first day.
 
-    The first day of a week is `on`, of a month the first. Hours begin with minute 0.
+    A week begins with `day`, a month with its first. Hours begin with minute 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     every: Every
     at: Annotated[time, BeforeValidator(_quoted)] = time()
-    on: Weekday = Weekday.MONDAY
+    day: Weekday = Weekday.MONDAY
     time_zone: TimeZone = "UTC"
 
     def start_of(self, moment: datetime) -> datetime:
@@ -130,7 +130,7 @@ class Rhythm(BaseModel):
         """The first day of the period that `day` lies in."""
         match self.every:
             case Every.WEEKLY:
-                return day - (day.weekday() - _WEEK.index(self.on)) % 7 * _DAY
+                return day - (day.weekday() - _WEEK.index(self.day)) % 7 * _DAY
             case Every.MONTHLY:
                 return day.replace(day=1)
         return day

@@ -1,8 +1,8 @@
-"""Watches: each listens to one series, bin by bin, and says when it bursts and when it is calm again.
+"""Watches: each listens to one series, bin by bin, and tells when it bursts and is calm again.
 
-A watch is woken by an item and sleeps after an hour of silence. A sleeping one needs nothing kept:
-what is usual is learned from the facts of the last 14 days when it wakes, imported ones included, so
-silence costs nothing and history counts whenever it was imported. Items of the past never wake it.
+A watch is woken by an item and sleeps after an hour of silence. What is usual it learns when it
+wakes, from the facts of the last 14 days, imported ones included: so silence costs nothing, and
+history counts whenever it was imported. Items of the past wake nobody.
 
 Bins close by the clock. What is stored a moment too late for its bin counts in the next one, up to
 an hour later.
@@ -11,7 +11,7 @@ an hour later.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final, Literal, Self
 
 from pydantic import Field
 
@@ -29,7 +29,7 @@ HOUR: Final = timedelta(hours=1)
 SAMPLES: Final = 5
 
 ONE_PRODUCT: Final = 0.5
-"""The share of a brand's items from which they are one product's matter, which its own watch tells."""
+"""The share of a brand's items from which a burst is one product's, which its own watch tells."""
 
 
 class Listening(Aggregate):
@@ -43,7 +43,7 @@ class Listening(Aggregate):
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """What a series has heard in the hour up to the end of a bin: items by bin, by product, cases."""
+    """What a series heard in the hour up to a bin's end: items by bin and by product, cases."""
 
     bins: Mapping[datetime, int] = field(default_factory=dict)
     products: Mapping[str | None, int] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Watch(Aggregate):
 
     COLLECTION: ClassVar[str] = "product_watches"
     TOPIC: ClassVar[Topic | None] = ANALYTICS
-    SERIES: ClassVar[str] = "product_series"
+    FIELD: ClassVar[str] = "product_series"
     """The field of `Heard` that names the series."""
 
     series: Series
@@ -155,7 +155,7 @@ class BrandWatch(Watch):
     """
 
     COLLECTION: ClassVar[str] = "brand_watches"
-    SERIES: ClassVar[str] = "brand_series"
+    FIELD: ClassVar[str] = "brand_series"
 
     def tells(self, hour: Hour) -> bool:
         """Whether no single product explains the burst."""
@@ -200,6 +200,6 @@ class Signal(Aggregate):
         return self.detected.at
 
     @property
-    def state(self) -> str:
-        """`open`, or `cleared`."""
+    def state(self) -> Literal["open", "cleared"]:
+        """Whether it is over."""
         return "open" if self.cleared_at is None else "cleared"

@@ -7,10 +7,10 @@ from pydantic import BaseModel
 
 from rapport.common.events.vocabulary import Language
 from rapport.knowledge.api.shared import Given, Listing, Reader
-from rapport.knowledge.catalogue import name
 from rapport.knowledge.domain.case_texts import CaseText
 from rapport.knowledge.domain.words import Name, WrittenLanguage
 from rapport.knowledge.search import Hit
+from rapport.knowledge.search.catalogue import name
 
 router = APIRouter(tags=["finding"])
 

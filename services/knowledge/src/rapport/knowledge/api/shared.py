@@ -1,5 +1,6 @@
 """What the parts of the HTTP interface share."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Path, Request
@@ -8,9 +9,12 @@ from pydantic import BaseModel
 from rapport.common.errors import NotFound
 from rapport.common.events.envelope import Instant
 from rapport.common.http import Command, Principal, may
+from rapport.knowledge.domain.approvals import ApprovalRules
 from rapport.knowledge.domain.articles import Article
 from rapport.knowledge.domain.key_messages import KeyMessage
-from rapport.knowledge.resources import Resources
+from rapport.knowledge.repository import Repository
+from rapport.knowledge.search.catalogue import Catalogue
+from rapport.knowledge.search.follower import Follower
 
 P = TypeVar("P", Article, KeyMessage)
 View = TypeVar("View", bound=BaseModel)
@@ -22,6 +26,16 @@ Id = Annotated[
     Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Letters, digits and . _ -"),
 ]
 Reader = Annotated[Principal, may("knowledge.read")]
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the endpoints work with."""
+
+    approvals: ApprovalRules
+    repository: Repository
+    catalogue: Catalogue
+    follower: Follower
 
 
 def _resources(request: Request) -> Resources:

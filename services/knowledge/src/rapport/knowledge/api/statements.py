@@ -153,10 +153,9 @@ async def put(id: Id, draft: Draft, wish: Author, response: Response) -> Stateme
 @router.post("/{id}/submission", summary="Ask for approval")
 async def submit(id: Id, wish: Author, given: Given, response: Response) -> StatementView:
     """Fix the bytes and the quorum; refused without every language, each translation current."""
-    rules = given.approvals.rules
 
     def decide(statement: Statement) -> Statement:
-        return statement.submit(wish.by.subject, rules.purposes[statement.purpose])
+        return statement.submit(wish.by.subject, given.approvals.purposes[statement.purpose])
 
     return _view(await _change(id, wish, decide), response)
 
@@ -166,10 +165,9 @@ async def approve(
     id: Id, body: ApprovalBody, wish: Approver, given: Given, response: Response
 ) -> StatementView:
     """Agree to the bytes with this hash, for a group; an author cannot."""
-    rules = given.approvals.rules
 
     def decide(statement: Statement) -> Statement | None:
-        return statement.approve(wish.by.subject, body.group, body.hash, wish.at, rules)
+        return statement.approve(wish.by.subject, body.group, body.hash, wish.at, given.approvals)
 
     return _view(await _change(id, wish, decide), response)
 
@@ -179,10 +177,9 @@ async def reject(
     id: Id, body: RejectionBody, wish: Approver, given: Given, response: Response
 ) -> StatementView:
     """Send it back to its authors with a reason."""
-    rules = given.approvals.rules
 
     def decide(statement: Statement) -> Statement:
-        return statement.reject(wish.by.subject, body.reason, rules)
+        return statement.reject(wish.by.subject, body.reason, given.approvals)
 
     return _view(await _change(id, wish, decide), response)
 

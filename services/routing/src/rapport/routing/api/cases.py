@@ -7,10 +7,10 @@ command answers with the case as it is afterwards, its version in the ETag.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic import BaseModel, Field
 
 from rapport.common.errors import FieldProblem, Forbidden, Invalid, NotFound
 from rapport.common.events.cases import Subject
@@ -19,9 +19,8 @@ from rapport.common.events.feedback import Contact
 from rapport.common.events.ids import derived_id
 from rapport.common.events.vocabulary import ComplaintType, Severity
 from rapport.common.http import Command, Cursor, Limit, command, etag, may, page
-from rapport.common.text import clean
+from rapport.routing.api.shared import Body, ClockView, Line, Name, Routing, Text, clock_view
 from rapport.routing.domain.case import Case
-from rapport.routing.domain.clocks import Clock
 from rapport.routing.domain.conversation import Message
 from rapport.routing.domain.history import CaseHistory
 from rapport.routing.domain.policies import Policies
@@ -35,35 +34,8 @@ BY_HAND: Final = "by hand"
 """The rule that a case was opened by when a lead assigned what was only noted."""
 
 CaseId = Annotated[str, Path(max_length=100, description="The case's id.")]
-Person = Annotated[str, Field(min_length=1, max_length=100)]
-Line = Annotated[
-    str, AfterValidator(lambda text: " ".join(clean(text).split())), Field(max_length=500)
-]
-Text = Annotated[str, AfterValidator(clean), Field(min_length=1, max_length=20_000)]
-
-
-def resources(request: Request) -> Resources:
-    """Dependency: what routing works with."""
-    found: Resources = request.app.state.resources
-    return found
-
-
-Routing = Annotated[Resources, Depends(resources)]
-
 
 # What is shown
-
-
-class ClockView(BaseModel):
-    """A clock: what must happen until when, and how that stands."""
-
-    clock: str
-    state: Literal["running", "warned", "breached", "met", "cancelled"]
-    breached: bool
-    started_at: Instant
-    due_at: Instant
-    ended_at: Instant | None
-    policy: str
 
 
 class CaseView(BaseModel):
@@ -121,19 +93,6 @@ class HistoryList(BaseModel):
 
     items: list[HistoryEntry]
     next: str | None
-
-
-def clock_view(clock: Clock) -> ClockView:
-    """Return a clock as it is shown."""
-    return ClockView(
-        clock=clock.clock,
-        state=clock.state,
-        breached=clock.is_breached,
-        started_at=clock.started_at,
-        due_at=clock.due_at,
-        ended_at=clock.ended_at,
-        policy=clock.policy,
-    )
 
 
 def _view(case: Case) -> dict[str, Any]:
@@ -232,12 +191,6 @@ async def _existing(routing: Resources, id: str) -> Case:
 # Working
 
 
-class Body(BaseModel):
-    """A request's body; unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
 class Reason(Body):
     """Why."""
 
@@ -247,7 +200,7 @@ class Reason(Body):
 class AssignmentBody(Reason):
     """Who shall own the case."""
 
-    owner: Person
+    owner: Name
 
 
 class ReplyBody(Body):
@@ -261,32 +214,32 @@ class ReplyBody(Body):
 class ReferralBody(Reason):
     """Which team or person shall handle the case, until when (two days by default)."""
 
-    to: Person
+    to: Name
     return_by: Instant | None = None
 
 
 class OutcomeBody(Body):
     """What came of it."""
 
-    outcome: Annotated[str, AfterValidator(clean), Field(max_length=2_000)] = ""
+    outcome: Line = ""
 
 
 class HandoverBody(Reason):
     """Who shall be asked to own the case."""
 
-    to: Person
+    to: Name
 
 
 class ResolutionBody(Body):
     """The solution."""
 
-    resolution: Annotated[str, AfterValidator(clean), Field(min_length=1, max_length=2_000)]
+    resolution: Text
 
 
 class NoteBody(Body):
     """A note for colleagues."""
 
-    text: Annotated[str, AfterValidator(clean), Field(min_length=1, max_length=4_000)]
+    text: Annotated[Text, Field(max_length=4_000)]
 
 
 @dataclass(frozen=True, slots=True)

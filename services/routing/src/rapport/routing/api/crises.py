@@ -13,7 +13,7 @@ from rapport.common.events.envelope import Instant
 from rapport.common.events.ids import derived_id
 from rapport.common.events.vocabulary import Severity
 from rapport.common.http import Command, Cursor, Limit, command, etag, may, page
-from rapport.routing.api.cases import Body, ClockView, Line, Routing, Text, clock_view
+from rapport.routing.api.shared import Body, ClockView, Line, Routing, Text, clock_view
 from rapport.routing.domain.case import Case
 from rapport.routing.domain.crisis import Crisis, CrisisState, Entry, promised
 from rapport.routing.repository import Resources, active_crises

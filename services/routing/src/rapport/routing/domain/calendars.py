@@ -131,7 +131,7 @@ AROUND_THE_CLOCK: Final = Calendar()
 
 
 def due_at(start: datetime, working_time: timedelta, calendar: Calendar) -> datetime:
-    """Return when `working_time`, above zero, has passed since `start` while it was open, in UTC."""
+    """Return when so much `working_time`, above zero, has passed since `start`, in UTC."""
     start = start.astimezone(UTC)
     if calendar == AROUND_THE_CLOCK:
         return start + working_time

@@ -16,7 +16,8 @@ from rapport.knowledge.domain.case_texts import CaseText
 from rapport.knowledge.domain.key_messages import KeyMessage
 from rapport.knowledge.domain.statements import State, Statement
 from rapport.knowledge.repository import Said
-from rapport.knowledge.search import Entry, Hit, Index
+from rapport.knowledge.search.entry import Entry
+from rapport.knowledge.search.index import Hit, Index
 
 LANGUAGES: Final = tuple(language for language in Language if language is not Language.UND)
 

@@ -25,11 +25,11 @@ from rapport.common.events.knowledge import (
     StatementReleased,
 )
 from rapport.common.events.topics import KNOWLEDGE
-from rapport.knowledge.catalogue import Catalogue
 from rapport.knowledge.domain.articles import Article
 from rapport.knowledge.domain.key_messages import KeyMessage
 from rapport.knowledge.domain.statements import Statement
 from rapport.knowledge.repository import Repository, Said
+from rapport.knowledge.search.catalogue import Catalogue
 
 TOPICS: Final = (KNOWLEDGE.name,)
 PAUSE_SECONDS: Final = 5.0

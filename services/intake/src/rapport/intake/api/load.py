@@ -1,0 +1,85 @@
+"""How much intake takes on at once: the one place in Rapport that sends callers away for a moment.
+
+Whatever waits for the log is held in memory, so what is held has a bound. Past it a request gets 503
+with Retry-After, before its body is read any further. Nothing behind intake refuses anything, so
+nothing inside can wait in a circle.
+"""
+
+from types import TracebackType
+from typing import Final
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from rapport.common.errors import TemporaryError
+
+HELD_BYTES: Final = 64 * 1024 * 1024
+REQUEST_BYTES: Final = 8 * 1024
+"""What a request weighs beyond its body."""
+
+RETRY_AFTER_SECONDS: Final = 1.0
+
+
+class Load:
+    """What is being taken in at the moment, in bytes."""
+
+    def __init__(self, limit: int = HELD_BYTES) -> None:
+        self._limit = limit
+        self.held = 0
+
+    def body(self, receive: Receive) -> "Body":
+        """Return the body to read, which weighs on the load until its block ends."""
+        return Body(self, receive)
+
+    def hold(self, size: int) -> None:
+        """Take `size` bytes more; raises TemporaryError where that is too much at the moment."""
+        if self.held + size > self._limit:
+            raise TemporaryError("intake has more on its hands than it can take", RETRY_AFTER_SECONDS)
+        self.held += size
+
+    def release(self, size: int) -> None:
+        """Put `size` bytes down."""
+        self.held -= size
+
+
+class Body:
+    """A request's body: `async with load.body(receive) as body` reads it whole."""
+
+    __slots__ = ("_load", "_receive", "_size")
+
+    def __init__(self, load: Load, receive: Receive) -> None:
+        self._load = load
+        self._receive = receive
+        self._size = 0
+
+    async def __aenter__(self) -> bytes:
+        try:
+            return await self._read()
+        except BaseException:
+            self._load.release(self._size)
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._load.release(self._size)
+
+    async def _read(self) -> bytes:
+        body, more = b"", True
+        self._hold(REQUEST_BYTES)
+        chunks: list[bytes] = []
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            body, more = message.get("body", b""), message.get("more_body", False)
+            self._hold(len(body))
+            chunks.append(body)
+        return body if len(chunks) == 1 else b"".join(chunks)
+
+    def _hold(self, size: int) -> None:
+        self._load.hold(size)
+        self._size += size

@@ -1,0 +1,20 @@
+"""What intake can be told beyond the common settings."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from rapport.common import settings
+
+
+class Settings(settings.Settings):
+    """Mappings of your own, and the secret behind status URLs."""
+
+    mapping_dir: Path | None = Field(
+        None, description="Folder of mappings (YAML); one named like a built-in one replaces it."
+    )
+    status_key: SecretStr = Field(
+        SecretStr(""),
+        description="Secret that status URLs are signed with, the same for every replica; "
+        "without it, one is drawn at each start.",
+    )
