@@ -312,20 +312,32 @@ class BusContract:
         await subscription.stop()
 
     async def test_a_group_goes_on_where_it_stopped(
-        self, opener: Opener, orders: str, group: str
+        self, bus: Bus, letters: str, group: str
     ) -> None:
+        got: list[str] = []
+        for first in (0, 5, 10):
+            await bus.publish(numbered(letters, "a", 5, first=first))
+            reader = Reader()
+            subscription = await bus.subscribe(group, [letters], reader)
+            await reader.until(5)
+            await subscription.stop()
+            got += texts(reader.records)
+        assert got == [f"a-{number}" for number in range(15)]
+
+    async def test_a_group_goes_on_after_a_restart(
+        self, opener: Opener, letters: str, group: str
+    ) -> None:
+        got: list[str] = []
         for first in (0, 5):
             bus = opener()
             await bus.start()
-            await bus.publish(numbered(orders, "a", 5, first=first))
-            for _ in range(2):
-                await bus.publish([message(orders, "b", "again")])
-                reader = Reader()
-                subscription = await bus.subscribe(group, [orders], reader)
-                await reader.until(1)
-                await subscription.stop()
-            ...
+            await bus.publish(numbered(letters, "a", 5, first=first))
+            reader = Reader()
+            await bus.subscribe(group, [letters], reader)
+            await reader.until(5)
             await bus.stop()
+            got += texts(reader.records)
+        assert got == [f"a-{number}" for number in range(10)]
 
     async def test_groups_do_not_know_of_each_other(
         self, bus: Bus, orders: str, group: str
@@ -340,3 +352,315 @@ class BusContract:
         assert texts(await other.until(5)) == texts(one.records)
         await first.stop()
         await second.stop()
+
+    async def test_a_group_reads_several_topics(
+        self, bus: Bus, orders: str, letters: str, group: str
+    ) -> None:
+        await bus.publish([*numbered(orders, "a", 3), *numbered(letters, "b", 3)])
+        reader = Reader()
+        subscription = await bus.subscribe(group, [orders, letters], reader)
+        records = await reader.until(6)
+        assert Counter(record.topic for record in records) == {orders: 3, letters: 3}
+        await subscription.stop()
+
+    async def test_a_batch_has_its_size_and_one_partition(
+        self, bus: Bus, orders: str, group: str
+    ) -> None:
+        await bus.publish([sent for key in "abcdefgh" for sent in numbered(orders, key, 10)])
+        reader = Reader()
+        subscription = await bus.subscribe(group, [orders], reader, max_batch=3)
+        await reader.until(80)
+        await subscription.stop()
+        for batch in reader.batches:
+            assert 1 <= len(batch) <= 3
+            assert len({record.partition for record in batch}) == 1
+        for records in by_partition(reader.records).values():
+            assert [record.offset for record in records] == list(range(len(records)))
+
+    async def test_a_partition_is_handled_one_batch_at_a_time(
+        self, bus: Bus, orders: str, group: str
+    ) -> None:
+        at_work: Counter[int] = Counter()
+
+        class Watching(Reader):
+            async def work(self, records: Sequence[Record]) -> None:
+                at_work[records[0].partition] += 1
+                assert at_work[records[0].partition] == 1
+                await bus.publish([])
+                await asyncio.sleep(0)
+                at_work[records[0].partition] -= 1
+
+        reader = Watching()
+        subscription = await bus.subscribe(group, [orders], reader, max_batch=2)
+        for first in range(0, 20, 5):
+            await bus.publish([m for key in "abcdef" for m in numbered(orders, key, 5, first=first)])
+        await reader.until(120)
+        assert subscription.failures == {}
+        await subscription.stop()
+
+    async def test_partitions_are_handled_in_parallel(
+        self, bus: Bus, orders: str, group: str
+    ) -> None:
+        met = asyncio.Barrier(2)
+
+        class Meeting(Reader):
+            async def work(self, records: Sequence[Record]) -> None:
+                await soon(met.wait())
+
+        one, other = await self.keys_of_two_partitions(bus, orders)
+        reader = Meeting()
+        subscription = await bus.subscribe(group, [orders], reader, max_batch=1)
+        await bus.publish([message(orders, one, "met"), message(orders, other, "met")])
+        await reader.until(4)
+        assert subscription.failures == {}
+        await subscription.stop()
+
+    async def test_a_stuck_handler_holds_only_its_own_partition(
+        self, bus: Bus, orders: str, group: str
+    ) -> None:
+        stuck, other = await self.keys_of_two_partitions(bus, orders)
+        reader = Busy("stuck")
+        subscription = await bus.subscribe(group, [orders], reader)
+        await reader.until(2)
+        await bus.publish([message(orders, stuck, "stuck"), *numbered(orders, other, 5)])
+        assert texts(await reader.until(7))[2:] == [f"{other}-{number}" for number in range(5)]
+        reader.go_on.set()
+        assert texts(await reader.until(8))[-1] == "stuck"
+        await subscription.stop()
+
+    async def test_a_handler_that_raises_stops_its_partition_loudly(
+        self, bus: Bus, orders: str, group: str
+    ) -> None:
+        broken, other = await self.keys_of_two_partitions(bus, orders)
+        reader = Raising("ana@example.com")
+        subscription = await bus.subscribe(group, [orders], reader, max_batch=1)
+        await reader.until(2)
+        with structlog.testing.capture_logs() as lines:
+            await bus.publish(
+                [message(orders, broken, text) for text in ("before", "ana@example.com", "after")]
+            )
+            await reader.until(3)
+            await bus.publish(numbered(orders, other, 5))
+            await reader.until(8)
+        assert texts(reader.records)[2:] == ["before", *(f"{other}-{n}" for n in range(5))]
+
+        ((place, failure),) = subscription.failures.items()
+        assert isinstance(failure, LookupError)
+        (line,) = (line for line in lines if line["log_level"] == "error")
+        assert (line["event"], line["cause"]) == ("bus.partition_stopped", "LookupError")
+        assert (line["group"], line["topic"], line["partition"]) == (group, *place)
+        assert "example.com" not in str(lines)
+        assert (await subscription.lag()).records == 2
+        await subscription.stop()
+
+        again = Reader()
+        subscription = await bus.subscribe(group, [orders], again)
+        assert texts(await again.until(2)) == ["ana@example.com", "after"]
+        await subscription.stop()
+
+    async def test_what_is_cancelled_is_delivered_again_and_nothing_is_skipped(
+        self, bus: Bus, letters: str, group: str
+    ) -> None:
+        await bus.publish(numbered(letters, "a", 10))
+        reader = Busy("a-4")
+        subscription = await bus.subscribe(group, [letters], reader, max_batch=2)
+        await soon(reader.started.wait())
+        await subscription.stop(drain=0)
+        assert texts(reader.records) == ["a-0", "a-1", "a-2", "a-3"]
+
+        again = Reader()
+        subscription = await bus.subscribe(group, [letters], again)
+        assert texts(await again.until(6)) == [f"a-{number}" for number in range(4, 10)]
+        await subscription.stop()
+
+    async def test_stopping_lets_a_handler_finish(
+        self, bus: Bus, letters: str, group: str
+    ) -> None:
+        await bus.publish(numbered(letters, "a", 4))
+        reader = Busy("a-0")
+        subscription = await bus.subscribe(group, [letters], reader, max_batch=2)
+        await soon(reader.started.wait())
+        stopping = asyncio.create_task(subscription.stop(drain=PATIENCE))
+        await bus.publish([])
+        reader.go_on.set()
+        await soon(stopping)
+        assert texts(reader.records) == ["a-0", "a-1"]
+
+        again = Reader()
+        subscription = await bus.subscribe(group, [letters], again)
+        assert texts(await again.until(2)) == ["a-2", "a-3"]
+        await subscription.stop()
+
+    async def test_a_group_knows_how_far_it_is_behind(
+        self, bus: Bus, letters: str, group: str
+    ) -> None:
+        await bus.publish(numbered(letters, "a", 10))
+        reader = Busy("a-4")
+        subscription = await bus.subscribe(group, [letters], reader, max_batch=2)
+        await soon(reader.started.wait())
+        lag = await subscription.lag()
+        assert lag.records == 6
+        assert lag.seconds >= 0
+        reader.go_on.set()
+        await reader.until(10)
+        async with asyncio.timeout(PATIENCE):
+            while (lag := await subscription.lag()).records:
+                await asyncio.sleep(0)
+        assert lag.seconds == 0
+        await subscription.stop()
+
+    async def test_a_reader_killed_at_work_loses_nothing(
+        self, opener: Opener, source: str, run: str, letters: str, group: str
+    ) -> None:
+        bus = opener()
+        await bus.start()
+        await bus.publish(numbered(letters, "a", 500))
+        await bus.stop()
+
+        started = await asyncio.to_thread(_run_until_killed, "read", source, run, 0)
+        bus = opener()
+        await bus.start()
+        reader = Reader()
+        await bus.subscribe(group, [letters], reader)
+        async with asyncio.timeout(PATIENCE):
+            while texts(reader.records)[-1:] != ["a-499"]:
+                await reader.until(len(reader.records) + 1)
+        await bus.stop()
+        first = int(texts(reader.records)[0].removeprefix("a-"))
+        assert texts(reader.records) == [f"a-{number}" for number in range(first, 500)]
+        assert started[:first] == [f"a-{number}" for number in range(first)]
+
+    # Reading without a group
+
+    async def test_a_tail_without_positions_begins_now(self, bus: Bus, letters: str) -> None:
+        await bus.publish(numbered(letters, "old", 3))
+        tail = bus.tail([letters])
+        first = asyncio.ensure_future(anext(tail))
+        async with asyncio.timeout(PATIENCE):
+            while not first.done():
+                await bus.publish([message(letters, "new", "new")])
+        assert set(texts(await first)) == {"new"}
+
+    async def test_a_tail_begins_after_its_positions_and_goes_on(
+        self, bus: Bus, letters: str
+    ) -> None:
+        await bus.publish(numbered(letters, "a", 5))
+        tail = bus.tail([letters], {(letters, 0): 2})
+        assert await self.next_texts(tail, 2) == ["a-3", "a-4"]
+        await bus.publish(numbered(letters, "a", 2, first=5))
+        assert await self.next_texts(tail, 2) == ["a-5", "a-6"]
+
+    async def test_each_item_of_a_tail_is_of_one_partition(self, bus: Bus, orders: str) -> None:
+        await bus.publish([sent for key in "abcdefgh" for sent in numbered(orders, key, 5)])
+        count = 0
+        async for records in bus.tail([orders], {(orders, number): -1 for number in range(4)}):
+            assert len({record.partition for record in records}) == 1
+            count += len(records)
+            if count == 40:
+                break
+
+    async def test_a_partition_that_a_tail_is_not_told_of_begins_at_its_end(
+        self, bus: Bus, orders: str
+    ) -> None:
+        one, other = await self.keys_of_two_partitions(bus, orders)
+        places = {record.key: record.partition for record in await all_of(bus, orders)}
+        tail = bus.tail([orders], {(orders, places[one]): -1})
+        assert await self.next_texts(tail, 1) == ["first"]
+        await bus.publish([message(orders, other, "second")])
+        assert await self.next_texts(tail, 1) == ["second"]
+
+    async def test_a_tail_says_when_its_positions_have_left_the_log(
+        self, bus: Bus, letters: str, forget: Forget
+    ) -> None:
+        await bus.publish(numbered(letters, "a", 5))
+        await forget(bus, letters)
+        await bus.publish(numbered(letters, "a", 2, first=5))
+        assert await self.next_texts(bus.tail([letters], {(letters, 0): 4}), 2) == ["a-5", "a-6"]
+        for lost in (-1, 3):
+            with pytest.raises(Expired):
+                await soon(anext(bus.tail([letters], {(letters, 0): lost})))
+
+    async def test_a_new_group_starts_where_the_log_starts(
+        self, bus: Bus, letters: str, group: str, forget: Forget
+    ) -> None:
+        await bus.publish(numbered(letters, "a", 5))
+        await forget(bus, letters)
+        assert await bus.ends([letters]) == {(letters, 0): 5}
+        await bus.publish(numbered(letters, "a", 2, first=5))
+        reader = Reader()
+        subscription = await bus.subscribe(group, [letters], reader)
+        assert texts(await reader.until(2)) == ["a-5", "a-6"]
+        await subscription.stop()
+
+    async def test_a_tail_ends_with_the_bus(self, opener: Opener, letters: str) -> None:
+        bus = opener()
+        await bus.start()
+        await bus.publish(numbered(letters, "a", 1))
+        tail = bus.tail([letters], {(letters, 0): -1})
+        assert await self.next_texts(tail, 1) == ["a-0"]
+        waiting = asyncio.ensure_future(anext(tail))
+        await bus.publish([])
+        await bus.stop()
+        with pytest.raises(StopAsyncIteration):
+            await soon(waiting)
+
+    async def keys_of_two_partitions(self, bus: Bus, topic: str) -> tuple[str, str]:
+        """Publish one message to each of two partitions, and return their keys."""
+        first = "key"
+        await bus.publish([message(topic, first, "first")])
+        for number in range(100):
+            ...
+        raise AssertionError
+
+    async def next_texts(self, tail: AsyncIterator[Sequence[Record]], count: int) -> list[str]:
+        """Return the next `count` texts of a tail."""
+        found: list[str] = []
+        while len(found) < count:
+            found += texts(await soon(anext(tail)))
+        return found
+
+
+def _run_until_killed(task: str, source: str, run: str, kill: int) -> list[str]:
+    """Let a real process work, kill it with -9 in the middle, return the lines it printed."""
+    command = [sys.executable, __file__, task, source, run, str(kill)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().strip() for _ in range(50 + 17 * kill)]
+        process.kill()
+        lines += [line.strip() for line in process.stdout if line.endswith("\n")]
+    return lines
+
+
+async def _publish_for_ever(bus: Bus, run: str, kill: str) -> None:
+    """Publish from eight sides, and print each text once that is answered."""
+    orders = next(name for name in topics_of(run) if name.endswith("orders"))
+    await bus.start()
+
+    async def publish(key: str) -> None:
+        for number in range(sys.maxsize):
+            text = f"{key}:{number:06}"
+            await bus.publish([message(orders, key, text)])
+            print(text, flush=True)
+
+    await asyncio.gather(*(publish(f"{kill}.{side}") for side in range(8)))
+
+
+async def _read_for_ever(bus: Bus, run: str, kill: str) -> None:
+    """Read as a group, and print each text before it is done."""
+    letters = next(name for name in topics_of(run) if name.endswith("letters"))
+    await bus.start()
+
+    async def handle(records: Sequence[Record]) -> None:
+        for text in texts(records):
+            print(text, flush=True)
+
+    await bus.subscribe(f"group.{run}", [letters], handle, max_batch=1)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    task, source, run, kill = sys.argv[1:]
+    scope: dict[str, Any] = {"topics": topics_of(run)}
+    exec(source, scope)
+    work = {"publish": _publish_for_ever, "read": _read_for_ever}[task]
+    asyncio.run(work(scope["bus"], run, kill))

@@ -213,7 +213,7 @@ class Engine:
         step.mark(after)
         emitted = after.collect(cause, self.service, first_position=len(messages))
         encoded = [(event.id, encode(event, topic)) for topic, event in emitted]
-        if any(len(message.value) > MESSAGE_LIMIT for _, message in encoded):
+        if any(len(message.value or b"") > MESSAGE_LIMIT for _, message in encoded):
             raise PermanentError(f"an event is over {MESSAGE_LIMIT // 1024} KiB")
         messages += encoded
         return after

@@ -68,17 +68,17 @@ class Body:
         self._load.release(self._size)
 
     async def _read(self) -> bytes:
-        body, more = b"", True
         self._hold(REQUEST_BYTES)
         chunks: list[bytes] = []
+        more = True
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
-            body, more = message.get("body", b""), message.get("more_body", False)
-            self._hold(len(body))
-            chunks.append(body)
-        return body if len(chunks) == 1 else b"".join(chunks)
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            self._hold(len(chunk))
+            chunks.append(chunk)
+        return b"".join(chunks)
 
     def _hold(self, size: int) -> None:
         self._load.hold(size)

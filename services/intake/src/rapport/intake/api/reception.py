@@ -1,0 +1,195 @@
+"""The reception: what was found good gets its name, is published durably, and only then answered.
+
+There is no store on this path. What takes long to read is read in a thread, so that one large batch
+does not keep everybody else waiting.
+"""
+
+import asyncio
+import hmac
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple, ParamSpec, TypeVar
+
+from starlette.requests import Request
+
+from rapport.common.auth import Verifier
+from rapport.common.bus.port import Bus
+from rapport.common.clock import Clock
+from rapport.common.errors import FieldProblem, Invalid
+from rapport.common.events.codec import Message, encode
+from rapport.common.events.ids import derived_id
+from rapport.common.people import person_id
+from rapport.intake import domain
+from rapport.intake.api.load import Load
+from rapport.intake.api.memory import Memory
+from rapport.intake.domain import Sender, Submission
+from rapport.intake.repository import Statuses
+
+LARGE: Final = 64 * 1024
+"""Bytes of a body from which on it is read in a thread."""
+
+KEYS_KEPT: Final = 10_000
+IDS_KEPT: Final = 50_000
+KEY_LENGTH: Final = 200
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: who sends, when, and what its headers ask for."""
+
+    sender: Sender
+    at: datetime
+    key: str | None
+    asks_known: bool
+
+    def name(self, submission: Submission, index: int = 0) -> str:
+        """Return the id of a submission that came in this call, as item `index` of it."""
+        client = self.sender.scoped(self.sender.client)
+        return domain.feedback_id(client, submission, key=self.key, index=index)
+
+
+class Item(NamedTuple):
+    """One item of a call: where it stands in it, from whom, its id, and what it holds."""
+
+    place: Mapping[str, int]
+    sender: Sender
+    id: str
+    content: Submission | Invalid
+
+
+class Lot(NamedTuple):
+    """All items of a call, and a message for each good one."""
+
+    items: Sequence[Item]
+    messages: Sequence[Message]
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the good items."""
+        return [item.id for item in self.items if isinstance(item.content, Submission)]
+
+
+class Reception:
+    """Takes in what senders bring; see the module's docstring."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        clock: Clock,
+        statuses: Statuses,
+        mappings: Mapping[str, domain.Mapping],
+        person_key: bytes,
+        status_key: bytes,
+    ) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._person_key = person_key
+        self._status_key = status_key or secrets.token_bytes(32)
+        self._contents: Memory[str] = Memory(KEYS_KEPT)
+        self._recent: Memory[None] = Memory(IDS_KEPT)
+        self.statuses = statuses
+        self.mappings = mappings
+        self.load = Load()
+
+    def call(self, request: Request) -> Call:
+        """Return what a request's headers say; raises Unauthorized, Forbidden or Invalid."""
+        headers = dict(request.scope["headers"])
+        verifier: Verifier = request.app.state.verifier
+        principal = verifier.authorize(_text(headers, b"authorization"), "feedback.submit")
+        return Call(
+            Sender(principal.subject, _exercise(headers)),
+            self._clock.now(),
+            _key(headers),
+            _prefers(headers, "known"),
+        )
+
+    def message(self, submission: Submission, id: str, sender: Sender, at: datetime) -> Message:
+        """Return the message that tells of `submission`."""
+        contact = submission.contact
+        person = person_id(
+            self._person_key, email=contact.email, phone=contact.phone, handles=contact.handles
+        )
+        return encode(domain.admit(submission, id, sender, at, person))
+
+    def lot(self, items: Iterable[Item], at: datetime) -> Lot:
+        """Go through items and make a message of each good one."""
+        gone_through = list(items)
+        messages = [
+            self.message(item.content, item.id, item.sender, at)
+            for item in gone_through
+            if isinstance(item.content, Submission)
+        ]
+        return Lot(gone_through, messages)
+
+    async def publish(self, call: Call, ids: Sequence[str], messages: Sequence[Message]) -> None:
+        """Return once `messages` are durable.
+
+        Raises Invalid for an Idempotency-Key that came with other content, TemporaryError where the
+        bus is in trouble: sending the same once more is safe then, as ever.
+        """
+        if call.key is not None:
+            self._check_key(call, derived_id(*ids))
+        await self._bus.publish(messages)
+        for id in ids:
+            self._recent.recall(id, None)
+
+    async def known(self, ids: Sequence[str]) -> set[str]:
+        """Return those of `ids` that were accepted before: lately here, or as the log has told."""
+        lately = {id for id in ids if id in self._recent}
+        return lately | await self.statuses.known([id for id in ids if id not in lately])
+
+    def mac(self, id: str) -> str:
+        """Return what proves that a status URL was given out by us."""
+        return hmac.digest(self._status_key, id.encode(), "sha256").hex()[:32]
+
+    def status_url(self, id: str) -> str:
+        """Return where the sender of feedback `id` can ask how it stands."""
+        return f"/intake/v1/feedback/{id}?mac={self.mac(id)}"
+
+    def _check_key(self, call: Call, content: str) -> None:
+        name = derived_id(call.sender.scoped(call.sender.client), call.key or "")
+        if self._contents.recall(name, content) != content:
+            other = FieldProblem("/header/idempotency-key", "came with other content before")
+            raise Invalid("this Idempotency-Key is taken", [other])
+
+
+async def read_aside(body: bytes, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what `read` makes of its arguments, in a thread where `body` is large."""
+    if len(body) < LARGE:
+        return read(*args, **kwargs)
+    return await asyncio.to_thread(read, *args, **kwargs)
+
+
+def _text(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")
+
+
+def _key(headers: Mapping[bytes, bytes]) -> str | None:
+    key = _text(headers, b"idempotency-key")
+    if key is not None and len(key) > KEY_LENGTH:
+        long = FieldProblem("/header/idempotency-key", f"is over {KEY_LENGTH} characters")
+        raise Invalid("the request does not fit", [long])
+    return key or None
+
+
+def _exercise(headers: Mapping[bytes, bytes]) -> str | None:
+    value = _text(headers, b"x-rapport-exercise")
+    if value is None:
+        return None
+    try:
+        return domain.exercise_id(value)
+    except ValueError as error:
+        wrong = FieldProblem("/header/x-rapport-exercise", str(error))
+        raise Invalid("the request does not fit", [wrong]) from None
+
+
+def _prefers(headers: Mapping[bytes, bytes], preference: str) -> bool:
+    """Tell whether the Prefer header (RFC 7240) names `preference`."""
+    value = _text(headers, b"prefer")
+    return value is not None and preference in [part.strip() for part in value.split(",")]
