@@ -14,6 +14,7 @@ PURE = {
     "rapport.common.events",
     "rapport.common.matching",
     "rapport.common.policy",
+    "rapport.common.strict_json",
     "rapport.common.text",
 }
 
@@ -36,7 +37,7 @@ def is_allowed(module: str, service: str) -> bool:
     top = module.split(".", 1)[0]
     return (
         top in sys.stdlib_module_names
-        or top in {"jiter", "pydantic", "pydantic_core"}
+        or top in {"pydantic", "pydantic_core"}
         or any(module == pure or module.startswith(f"{pure}.") for pure in PURE)
         or module.startswith(f"rapport.{service}.domain")
     )

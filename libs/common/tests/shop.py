@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from rapport.common.aggregate import Aggregate, Due, Fact
@@ -12,7 +11,7 @@ from rapport.common.errors import Conflict, PermanentError
 from rapport.common.events.envelope import Event, EventData, Instant, event
 from rapport.common.events.topics import ANALYTICS, FEEDBACK
 from rapport.common.handling import due, fact, on
-from rapport.common.http import Command, command
+from rapport.common.http import Command, Router, command
 from rapport.common.runtime import Host, Service
 
 
@@ -122,7 +121,7 @@ def sale(event: Event[ItemSold]) -> Iterable[Fact]:
     yield Sale(id=event.id, till=event.data.till, price=event.data.price)
 
 
-router = APIRouter(prefix="/shop/v1")
+router = Router(prefix="/shop/v1")
 
 
 @router.post("/tills/{till}/sales")

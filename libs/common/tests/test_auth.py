@@ -9,7 +9,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-from rapport.common.auth import PERMISSIONS, ROLES, Signer, Verifier
+from rapport.common.auth import PERMISSIONS, ROLES, Principal, Signer, Verifier
 from rapport.common.errors import Forbidden, Invalid, Unauthorized
 
 
@@ -25,7 +25,7 @@ def verifier(signer: Signer, tmp_path: Path) -> Verifier:
 
 def test_a_minted_token_is_whose_it_says(signer: Signer, verifier: Verifier) -> None:
     principal = verifier.verify(signer.mint("ana", ["agent", "viewer"]))
-    assert (principal.subject, principal.roles) == ("ana", {"agent", "viewer"})
+    assert principal == Principal("ana", frozenset({"agent", "viewer"}))
 
 
 def test_the_key_survives_and_only_its_owner_can_read_it(

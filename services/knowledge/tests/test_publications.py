@@ -177,7 +177,7 @@ async def test_half_a_character_is_refused(knowledge: Harness, half: str) -> Non
         content=half.encode(),
         headers={"Content-Type": "application/json"},
     )
-    assert answer.status_code == 422
+    assert answer.status_code == 400
 
 
 async def test_the_longest_publication_in_every_language_fits_an_event(knowledge: Harness) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rapport.common.events.codec import encode
+from rapport.common.events.crises import CrisisProposed, Criteria
 from rapport.common.events.knowledge import (
     StatementApprovalRecorded,
     StatementApproved,
@@ -15,6 +16,7 @@ from rapport.common.events.knowledge import (
     StatementSubmitted,
     StatementSuperseded,
 )
+from rapport.common.events.vocabulary import Severity
 from rapport.common.store.port import Change
 from rapport.common.testing import Harness
 from rapport.knowledge.domain.statements import Statement
@@ -351,3 +353,21 @@ async def test_lists_go_on_where_the_page_ended(knowledge: Harness) -> None:
     ).json()
     assert [item["id"][-1] for item in first["items"] + rest["items"]] == ["2", "1", "0"]
     assert rest["next"] is None
+
+
+async def test_a_statement_about_a_drill_belongs_to_the_drill(knowledge: Harness) -> None:
+    proposed = CrisisProposed(
+        crisis_id="drilled",
+        title="A drill",
+        criteria=Criteria(product="kettle"),
+        reason="",
+        severity=Severity.HIGH,
+    )
+    await knowledge.given(proposed, exercise="spring drill")
+    await release(knowledge, crisis_id="drilled")
+    assert knowledge.published(StatementReleased).exercise == "spring drill"
+
+    status, problem = await write(knowledge, "/knowledge/v1/statements/real", crisis_id=None)
+    assert status == 200, problem
+    status, problem = await write(knowledge, "/knowledge/v1/statements/real", crisis_id="drilled")
+    assert (status, problem["detail"]) == (409, "a drill's statement and the real thing do not mix")

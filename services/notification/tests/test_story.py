@@ -58,8 +58,13 @@ async def sink() -> AsyncIterator[SmtpSink]:
 
 @pytest.fixture
 async def notification(sink: SmtpSink) -> AsyncIterator[Harness]:
-    settings = {"smtp_port": sink.port, "smtp_host": "127.0.0.1", "smtp_security": "none"}
-    async with harness(SERVICE, person_key=KEY, **settings) as running:
+    async with harness(
+        SERVICE,
+        person_key=KEY,
+        smtp_host="127.0.0.1",
+        smtp_port=sink.port,
+        smtp_security="none",
+    ) as running:
         yield running
 
 
@@ -424,6 +429,22 @@ async def test_nothing_of_a_drill_leaves(notification: Harness, sink: SmtpSink) 
     assert notification.published(NotificationFailed).data.reason == "exercise"
 
 
+async def test_a_statement_that_forgot_its_drill_does_not_leave(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await stakeholder(
+        notification,
+        "dora",
+        groups=["dealers"],
+        addresses=[{"channel": "email", "to": "dora@shop.example"}],
+    )
+    await notification.given(declared(), exercise="spring drill")
+    await notification.given(released(groups=("dealers",)))
+
+    assert sink.accepted == []
+    assert "rapport.dlq" in notification.types()
+
+
 async def test_an_expired_lease_sends_again(notification: Harness, sink: SmtpSink) -> None:
     """A process that died while sending left only its lease."""
     await notification.given(declared(), linked("c1", "cora@home.example"))
@@ -531,3 +552,28 @@ async def test_the_hour_of_a_digest_follows_the_local_clock(notification: Harnes
     after = await notification.call("GET", "/notification/v1/subscriptions")
     assert before.json()["items"][0]["next_digest_at"].endswith("07:00:00Z")
     assert after.json()["items"][0]["next_digest_at"].endswith("06:00:00Z")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"name": "\\ud83d"}',
+        b'{"name": "\xff"}',
+        b'{"name": "a", "name": "b"}',
+        b'{"name": NaN}',
+        b'{"name": ',
+        b"[" * 40 + b"]" * 40,
+    ],
+)
+async def test_a_body_that_is_not_sound_json_is_refused_before_anything_happens(
+    notification: Harness, body: bytes
+) -> None:
+    answer = await notification.call(
+        "PUT",
+        "/notification/v1/stakeholders/x",
+        content=body,
+        headers={"Content-Type": "application/json"},
+    )
+    assert (answer.status_code, answer.json()["title"]) == (400, "Malformed request")
+    found = await notification.call("GET", "/notification/v1/stakeholders/x")
+    assert found.status_code == 404

@@ -230,7 +230,7 @@ async def test_half_a_character_is_refused(routing: Harness) -> None:
         content=b'{"text": "\\ud800"}',
         headers={"Content-Type": "application/json"},
     )
-    refused((response.status_code, response.json()), 422, "/text")
+    refused((response.status_code, response.json()), 400, "/text")
 
 
 async def test_deceiving_characters_are_taken_out(routing: Harness) -> None:

@@ -47,7 +47,7 @@ from rapport.routing.service import load_assessor, load_policies
 from .told import feedback, praise
 
 POLICIES: Final = load_policies()
-GIVEN: Final = Given(load_assessor(), POLICIES, Loads(), ())
+ASSESSOR: Final = load_assessor()
 PEOPLE: Final = st.sampled_from(sorted(set(POLICIES.teams.people())))
 HANDLERS: Final = PEOPLE | st.sampled_from(sorted(POLICIES.teams.teams))
 
@@ -61,6 +61,7 @@ class CaseMachine(RuleBasedStateMachine):
         self.case: Case | None = None
         self.told: list[Event[EventData]] = []
         self.messages = 0
+        self.given = Given(ASSESSOR, POLICIES, Loads(), ())
 
     # What people and time do
 
@@ -260,7 +261,7 @@ class CaseMachine(RuleBasedStateMachine):
             partitionkey=data.case_id,
             correlationid="story",
         )
-        self.case = hear(self.case, event, GIVEN)
+        self.case = hear(self.case, event, self.given)
         self._save()
 
     def _try(self, act: Callable[[Case], None]) -> None:

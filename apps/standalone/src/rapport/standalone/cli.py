@@ -16,7 +16,9 @@ from rapport.common.events.documents import export
 from rapport.common.serving import main as run_service
 from rapport.common.serving import until_stopped
 from rapport.common.telemetry import configure_logs
-from rapport.standalone.system import SERVICES, role_tokens, system
+from rapport.standalone.demo import load
+from rapport.standalone.demo import run as run_demo
+from rapport.standalone.system import PEOPLE, SERVICES, role_tokens, system
 
 console = Console()
 
@@ -44,11 +46,11 @@ def up(data_dir: Path, host: str, port: int) -> None:
 
     async def run() -> None:
         async with system(data_dir, host=host, port=port) as running:
-            tokens = role_tokens(running, ROLES)
+            tokens = role_tokens(running)
             click.echo(f"Rapport answers at {running.url}  (data in {data_dir}, Ctrl-C stops)\n")
             click.echo("A token for each role, to try things with:")
             for role, token in tokens.items():
-                click.echo(f"  {role:<10} {token}")
+                click.echo(f"  {role:<10} {PEOPLE[role]:<9} {token}")
             click.echo("\nTry:\n" + _curl_lines(running.url, tokens))
             await until_stopped()
             click.echo("stopping ...")
@@ -61,6 +63,29 @@ def up(data_dir: Path, host: str, port: int) -> None:
 def serve(service: str) -> None:
     """Run one service in this process, on the bus and store that the environment names."""
     run_service(SERVICES[service])
+
+
+@rapport.command()
+@click.option(
+    "--scenario",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A story of your own (YAML); ours unless given.",
+)
+@click.option(
+    "--pause",
+    type=click.FloatRange(0, 10),
+    help="Seconds to read each line; 0.1 in a terminal, 0 elsewhere, unless given.",
+)
+def demo(scenario: Path | None, pause: float | None) -> None:
+    """Play a day at a company through the real system, with a clock that jumps."""
+    configure_logs("ERROR")
+
+    async def play() -> None:
+        reading_time = (0.1 if console.is_terminal else 0.0) if pause is None else pause
+        if not await run_demo(load(scenario), console, reading_time):
+            sys.exit(1)
+
+    _finish(play)
 
 
 @rapport.command()

@@ -174,7 +174,7 @@ _bearer = HTTPBearer(auto_error=False, description="A JWT with `roles`.")
 def may(action: str) -> Any:
     """Return the dependency of a route that needs `action`; it gives the Principal."""
 
-    def check(
+    async def check(
         request: Request,
         _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> Principal:

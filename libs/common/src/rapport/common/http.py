@@ -6,7 +6,7 @@ becomes its cause, so a repeat changes nothing, and an optional `If-Match` with 
 read.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from time import perf_counter
@@ -16,6 +16,7 @@ import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -36,6 +37,7 @@ from rapport.common.errors import (
 )
 from rapport.common.events.ids import derived_id, random_id
 from rapport.common.store.port import Page
+from rapport.common.strict_json import parse_json
 from rapport.common.telemetry import REQUEST_SECONDS, REQUESTS
 
 PROBLEM: Final = "application/problem+json"
@@ -104,6 +106,8 @@ async def _on_invalid_request(_: Request, error: Exception) -> Response:
 
 async def _on_http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error, _Refused):
+        return problem_response(error.error)
     problem = Problem(title=str(error.detail), status=error.status_code, detail=str(error.detail))
     return Response(
         problem.model_dump_json(exclude_none=True),
@@ -111,6 +115,49 @@ async def _on_http_exception(_: Request, error: Exception) -> Response:
         media_type=PROBLEM,
         headers=dict(error.headers or {}),
     )
+
+
+class _Refused(HTTPException):
+    """One of our errors on its way through FastAPI, which lets only its own kind pass."""
+
+    def __init__(self, error: RapportError) -> None:
+        super().__init__(error.status, error.title)
+        self.error = error
+
+
+class _StrictRequest(Request):
+    """A request whose JSON is read as strictly as feedback is; see `strict_json`."""
+
+    async def body(self) -> bytes:
+        """Return the body; refuses one over the limit."""
+        try:
+            return await super().body()
+        except RapportError as error:
+            raise _Refused(error) from None
+
+    async def json(self) -> Any:
+        """Return the body's JSON; refuses what is none, repeats a key or has half characters."""
+        try:
+            return parse_json(await self.body())
+        except RapportError as error:
+            raise _Refused(error) from None
+
+
+class _StrictRoute(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            return await handle(_StrictRequest(request.scope, request.receive))
+
+        return strictly
+
+
+class Router(APIRouter):
+    """What services add their routes to: bodies are read strictly."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(route_class=_StrictRoute, **given)
 
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:
@@ -154,7 +201,7 @@ class Command:
 def command(action: str) -> Any:
     """Return the dependency of a route that changes something; it gives the Command."""
 
-    def build(
+    async def build(
         request: Request,
         by: Annotated[Principal, may(action)],
         idempotency_key: Annotated[

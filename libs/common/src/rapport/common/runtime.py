@@ -92,8 +92,7 @@ class Running:
 
     def __post_init__(self) -> None:
         service = self.service
-        aggregates = [kind for kind in service.kinds if issubclass(kind, Aggregate)]
-        self.relay = Relay(self.bus, self.store, aggregates, self.clock)
+        self.relay = Relay(self.bus, self.store, self._aggregates, self.clock)
         RELAY_BEHIND.labels(service.name).set_function(lambda: self.relay.behind)
         self.engine = Engine(service.name, self.store, self.relay, self.clock)
         host = Host(self.store, self.bus, self.clock, self.engine, self.settings)
@@ -118,6 +117,10 @@ class Running:
             verifier=self.verifier,
             resources=self.resources,
         )
+
+    @property
+    def _aggregates(self) -> list[type[Aggregate]]:
+        return [kind for kind in self.service.kinds if issubclass(kind, Aggregate)]
 
     async def start(self, *, consume: bool = True) -> None:
         """Open the store, publish what a crash left behind, then consume and scan.
@@ -165,7 +168,7 @@ class Running:
     async def missing(self) -> dict[str, str]:
         """Name what this service needs and does not have at the moment (for /readyz)."""
         try:
-            await self.store.next_due([])
+            await self.store.next_due(self._aggregates)
             await self.lag()
         except TemporaryError as error:
             return {self.service.name: error.reason}

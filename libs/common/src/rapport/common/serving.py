@@ -68,7 +68,7 @@ async def until_stopped() -> None:
 
 
 def run(coroutine: Callable[[], object]) -> None:
-    """Run an async function to its end on uvloop; a wrong setting ends with one line, status 2."""
+    """Run an async function to its end on uvloop; a wrong setting ends it with one line."""
     configure_logs()
     try:
         uvloop.run(coroutine())  # type: ignore[arg-type]
@@ -81,6 +81,7 @@ def main(service: Service) -> None:
 
     async def process() -> None:
         settings = service.settings.load()
+        configure_logs(settings.log_level)
         clock = SystemClock()
         bus = open_bus(settings, clock)
         verifier = Verifier.from_file(

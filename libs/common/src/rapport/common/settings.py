@@ -5,15 +5,26 @@ a file. A wrong value stops the start with the setting's name and what was expec
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rapport.common.errors import FieldProblem, Invalid
 
 PREFIX = "RAPPORT_"
+
+
+def _parts(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Parts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)]
+"""A setting of several values, written with commas between them."""
 
 
 class Settings(BaseSettings):
@@ -36,12 +47,16 @@ class Settings(BaseSettings):
     person_key: SecretStr = Field(
         SecretStr(""), description="Secret that persons' contact points are hashed with."
     )
-    log_level: str = Field("INFO", description="Least severe level that is logged.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe level that is logged."
+    )
 
     @classmethod
     def load(cls, **overrides: object) -> Self:
         """Read the settings; raises Invalid naming every variable that is wrong."""
         folder = os.environ.get(f"{PREFIX}SECRETS_DIR")
+        if folder is not None and not Path(folder).is_dir():
+            raise _wrong([FieldProblem(f"{PREFIX}SECRETS_DIR", "there is no such folder")])
         try:
             return cls(_secrets_dir=folder, **overrides)  # type: ignore[arg-type]
         except ValidationError as error:
@@ -51,5 +66,9 @@ class Settings(BaseSettings):
                 )
                 for item in error.errors(include_input=False, include_url=False)
             ]
-            reasons = "; ".join(f"{item.pointer}: {item.reason}" for item in problems)
-            raise Invalid(f"wrong settings: {reasons}", problems) from None
+            raise _wrong(problems) from None
+
+
+def _wrong(problems: Sequence[FieldProblem]) -> Invalid:
+    reasons = "; ".join(f"{item.pointer}: {item.reason}" for item in problems)
+    return Invalid(f"wrong settings: {reasons}", problems)

@@ -1,17 +1,22 @@
 """Metrics and logs: every metric name is in this one list, and logs are JSON without personal data.
 
 Labels are bounded: names of services, topics, handlers, kinds and members of enumerations; never an
-id. Logged events are passed through `without_personal` by those who log them; besides, the
-processor `hide_personal` drops the fields that personal data travel in, whoever wrote the line.
+id. What personal data travel in is hidden from every log line, whoever writes it: fields that are
+marked personal or have such a name, and the words of errors that are not our own.
 """
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from traceback import format_tb
 from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
+from pydantic import BaseModel
+
+from rapport.common.errors import RapportError
+from rapport.common.events.envelope import without_personal
 
 HANDLED: Final = Counter(
     "rapport_events_handled_total",
@@ -75,17 +80,60 @@ SENT: Final = Counter(
 )
 
 PERSONAL_KEYS: Final = frozenset(
-    {"address", "contact", "email", "excerpt", "handles", "name", "phone", "subject_line", "text"}
+    {
+        "address",
+        "contact",
+        "data",
+        "email",
+        "excerpt",
+        "handles",
+        "name",
+        "phone",
+        "remedy_sought",
+        "resolution",
+        "subject",
+        "summary",
+        "text",
+        "url",
+    }
 )
 
 
 def hide_personal(
     logger: Any, method: str, entry: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Replace values under the keys that personal data travel in (a structlog processor)."""
-    for key in PERSONAL_KEYS & entry.keys():
-        entry[key] = "(personal)"
+    """Hide what personal data travel in, at any depth (a structlog processor)."""
+    for key, value in entry.items():
+        entry[key] = _shown(key, value)
     return entry
+
+
+def _shown(key: str, value: Any) -> Any:
+    if key in PERSONAL_KEYS:
+        return "(personal)"
+    if isinstance(value, BaseModel):
+        value = without_personal(value)
+    if isinstance(value, Mapping):
+        return {str(name): _shown(str(name), item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown("", item) for item in value]
+    return value
+
+
+def traced(error: BaseException) -> str:
+    """Return how an error came about: the calls and kinds of error, and the reasons of our own.
+
+    The words of other errors are left out: they may quote what somebody wrote.
+    """
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    parts = [
+        *([traced(before), "which led to\n"] if before is not None else []),
+        *format_tb(error.__traceback__),
+        f"{kind}: {error.reason}\n" if isinstance(error, RapportError) else f"{kind}\n",
+        *(traced(part) for part in getattr(error, "exceptions", ())),
+    ]
+    return "".join(parts)
 
 
 def configure_logs(level: str = "INFO") -> None:
@@ -94,12 +142,12 @@ def configure_logs(level: str = "INFO") -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        structlog.processors.ExceptionRenderer(lambda info: traced(info[1])),
         hide_personal,
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

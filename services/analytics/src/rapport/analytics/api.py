@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from rapport.analytics import repository
@@ -26,13 +26,14 @@ from rapport.common.http import (
     Cursor,
     Limit,
     Principal,
+    Router,
     command,
     engine_clock,
     may,
     page,
 )
 
-router = APIRouter(prefix="/analytics/v1")
+router = Router(prefix="/analytics/v1")
 
 View = TypeVar("View", bound=BaseModel)
 

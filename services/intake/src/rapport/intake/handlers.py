@@ -12,7 +12,7 @@ from rapport.common.events.cases import (
 from rapport.common.events.dead_letters import EventDeadLettered
 from rapport.common.events.envelope import Event
 from rapport.common.events.feedback import FeedbackReceived
-from rapport.common.handling import on
+from rapport.common.handling import Declared, on
 from rapport.intake.domain.status import CaseStatus, FeedbackStatus, State
 
 CASE_STATES: Final[dict[type[CaseEvent], State]] = {
@@ -27,7 +27,9 @@ DECIDING_GROUP: Final = "routing"
 
 
 @on(FeedbackReceived, changes=FeedbackStatus, key=lambda event: event.data.feedback_id)
-def received(status: FeedbackStatus | None, event: Event[FeedbackReceived]) -> FeedbackStatus | None:
+def received(
+    status: FeedbackStatus | None, event: Event[FeedbackReceived]
+) -> FeedbackStatus | None:
     """A message is in the log; what was heard of it before stays."""
     if status is not None and status.client is not None:
         return None
@@ -40,7 +42,9 @@ def received(status: FeedbackStatus | None, event: Event[FeedbackReceived]) -> F
 
 
 @on(FeedbackClassified, changes=FeedbackStatus, key=lambda event: event.data.feedback_id)
-def routed(status: FeedbackStatus | None, event: Event[FeedbackClassified]) -> FeedbackStatus | None:
+def routed(
+    status: FeedbackStatus | None, event: Event[FeedbackClassified]
+) -> FeedbackStatus | None:
     """A message was assessed and has its case."""
     status = status or FeedbackStatus(id=event.data.feedback_id, changed_at=event.time)
     return status.advance(State.ROUTED, event.time, event.data.case_id)
@@ -70,7 +74,7 @@ def follow(status: CaseStatus | None, event: Event[CaseEvent]) -> CaseStatus | N
     return status
 
 
-DECLARED = [
+DECLARED: Final[list[Declared]] = [
     received,
     routed,
     failed,

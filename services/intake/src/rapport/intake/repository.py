@@ -8,7 +8,7 @@ from pathlib import Path
 from rapport.common.errors import Invalid
 from rapport.common.store.port import Store
 from rapport.intake.domain import Mapping, id_prefix_of, parse_mapping, reference_of
-from rapport.intake.domain.status import CaseStatus, FeedbackStatus
+from rapport.intake.domain.status import CaseStatus, FeedbackStatus, State
 
 
 def load_mappings(folder: Path | None = None) -> dict[str, Mapping]:
@@ -50,14 +50,14 @@ class Statuses:
         prefix = id_prefix_of(name)
         if prefix is None:
             return await self._store.get(FeedbackStatus, name)
-        found = await self._store.find(
-            FeedbackStatus, {"reference": reference_of(prefix)}, limit=1
-        )
+        found = await self._store.find(FeedbackStatus, {"reference": reference_of(prefix)}, limit=1)
         return found.items[0] if found.items else None
 
-    async def of_case(self, case_id: str) -> CaseStatus | None:
-        """Return what became of a case, None while it never was resolved."""
-        return await self._store.get(CaseStatus, case_id)
+    async def of_its_case(self, message: FeedbackStatus) -> CaseStatus | None:
+        """Return what became of a message's case, None while that never was resolved."""
+        if message.state is not State.ROUTED or message.case_id is None:
+            return None
+        return await self._store.get(CaseStatus, message.case_id)
 
     async def known(self, ids: Sequence[str]) -> set[str]:
         """Return those of these messages that the log is known to hold."""

@@ -1,13 +1,15 @@
-"""What the service listens to: what people say, for suggestions, and the order of its releases."""
+"""What the service listens to: what people say, drills, and the order of its releases."""
 
 from typing import Final
 
 from rapport.common.events.cases import CaseClosed
+from rapport.common.events.crises import CrisisProposed
 from rapport.common.events.envelope import Event
 from rapport.common.events.feedback import FeedbackReceived
 from rapport.common.events.knowledge import StatementReleased, StatementSuperseded
 from rapport.common.handling import Declared, on
 from rapport.knowledge.domain.case_texts import CaseText
+from rapport.knowledge.domain.crises import KnownCrisis
 from rapport.knowledge.domain.in_force import InForce
 from rapport.knowledge.domain.statements import Statement
 
@@ -29,6 +31,12 @@ def forget(text: CaseText | None, event: Event[CaseClosed]) -> CaseText | None:
     return (text or CaseText(id=event.data.case_id)).forget(event.time)
 
 
+@on(CrisisProposed, changes=KnownCrisis, key=lambda event: event.data.crisis_id)
+def know(crisis: KnownCrisis | None, event: Event[CrisisProposed]) -> KnownCrisis | None:
+    """A statement about a drill's crisis will belong to the drill."""
+    return KnownCrisis(id=event.data.crisis_id) if crisis is None else None
+
+
 @on(StatementReleased, changes=InForce, key=lambda event: InForce.key(event.data))
 def take_place(line: InForce | None, event: Event[StatementReleased]) -> InForce | None:
     """A released statement takes the place of the one before, for the same crisis and purpose."""
@@ -43,4 +51,4 @@ def supersede(statement: Statement | None, event: Event[StatementSuperseded]) ->
     return None if statement is None else statement.supersede(event.data.superseded_by)
 
 
-DECLARED: Final[list[Declared]] = [hear, forget, take_place, supersede]
+DECLARED: Final[list[Declared]] = [hear, forget, know, take_place, supersede]

@@ -8,6 +8,7 @@ from rapport.common.errors import NotFound
 from rapport.common.store.port import Page, Store, Where
 from rapport.knowledge.domain.articles import Article
 from rapport.knowledge.domain.case_texts import CaseText
+from rapport.knowledge.domain.crises import KnownCrisis
 from rapport.knowledge.domain.key_messages import KeyMessage
 from rapport.knowledge.domain.statements import Statement
 
@@ -37,6 +38,11 @@ class Repository:
         if found is None:
             raise NotFound(f"there is no such {NAMES[kind]}")
         return found
+
+    async def exercise_of(self, crisis_id: str | None) -> str | None:
+        """Return the drill that a crisis belongs to; None for the real thing."""
+        crisis = await self._store.get(KnownCrisis, crisis_id) if crisis_id else None
+        return None if crisis is None else crisis.exercise
 
     async def newest(
         self, kind: type[A], where: Where, *, limit: int, cursor: str | None

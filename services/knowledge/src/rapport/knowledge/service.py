@@ -1,6 +1,6 @@
 """The knowledge service, declared."""
 
-from rapport.common.events.topics import CASES, FEEDBACK, KNOWLEDGE
+from rapport.common.events.topics import CASES, CRISES, FEEDBACK, KNOWLEDGE
 from rapport.common.policy import load_policy
 from rapport.common.runtime import Host, Service
 from rapport.knowledge.api import router
@@ -8,6 +8,7 @@ from rapport.knowledge.api.shared import Resources
 from rapport.knowledge.domain.approvals import ApprovalRules
 from rapport.knowledge.domain.articles import Article
 from rapport.knowledge.domain.case_texts import CaseText
+from rapport.knowledge.domain.crises import KnownCrisis
 from rapport.knowledge.domain.in_force import InForce
 from rapport.knowledge.domain.key_messages import KeyMessage
 from rapport.knowledge.domain.statements import Statement
@@ -40,8 +41,8 @@ async def end(resources: Resources) -> None:
 SERVICE = Service(
     name="knowledge",
     title="Rapport knowledge: what may be said, with whose approval",
-    consumes=(FEEDBACK, CASES, KNOWLEDGE),
-    kinds=(Article, KeyMessage, Statement, InForce, CaseText),
+    consumes=(FEEDBACK, CASES, CRISES, KNOWLEDGE),
+    kinds=(Article, KeyMessage, Statement, InForce, CaseText, KnownCrisis),
     declared=DECLARED,
     router=router,
     resources=resources,

@@ -9,7 +9,7 @@ from datetime import datetime, time
 from typing import Annotated, Any, Final, Literal, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import Depends, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
@@ -32,7 +32,7 @@ from rapport.common.events.topics import (
     NOTIFICATIONS,
 )
 from rapport.common.events.vocabulary import Language
-from rapport.common.http import Command, Cursor, Limit, Principal, command, etag, may, page
+from rapport.common.http import Command, Cursor, Limit, Principal, Router, command, etag, may, page
 from rapport.common.matching import Conditions
 from rapport.common.people import person_id
 from rapport.common.store.port import Store
@@ -54,7 +54,7 @@ from rapport.notification.domain.stakeholders import (
 )
 from rapport.notification.handlers import Resources
 
-router = APIRouter(prefix="/notification/v1")
+router = Router(prefix="/notification/v1")
 
 EVENTS: Final = frozenset(event_name(kind) for kind in MATTERS)
 STREAMED: Final = tuple(

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from rapport.common.aggregate import Due, Fact
 from rapport.common.bus.port import Bus
 from rapport.common.engine import Engine
+from rapport.common.errors import PermanentError
 from rapport.common.events.cases import CaseCrisisLinked, CaseCrisisUnlinked, CaseReplyRequested
 from rapport.common.events.crises import (
     Coverage,
@@ -344,17 +345,34 @@ def reply(
 # Statements
 
 
+async def its_audience(
+    events: Sequence[Event[StatementReleased]], notification: Resources
+) -> Mapping[str, Audience]:
+    """Give released statements the audiences of their crises."""
+    crises = [item.data.crisis_id for item in events if item.data.crisis_id]
+    return await repository.audiences(notification.store, crises)
+
+
 @on(
     StatementReleased,
     changes=Communication,
     key=lambda event: derived_id("statement", event.id),
+    prepare=its_audience,
 )
 def release(
-    communication: Communication | None, event: Event[StatementReleased]
+    communication: Communication | None,
+    event: Event[StatementReleased],
+    audiences: Mapping[str, Audience],
 ) -> Communication | None:
-    """Send a released statement to its groups and to everyone linked to its crisis."""
+    """Send a released statement to its groups and to everyone linked to its crisis.
+
+    Raises PermanentError where one of the two is a drill and the other is not.
+    """
     if communication is not None:
         return None
+    audience = audiences.get(event.data.crisis_id or "")
+    if audience is not None and audience.exercise != event.exercise:
+        raise PermanentError("a statement and its crisis are not of the same drill")
     id = derived_id("statement", event.id)
     return Communication.of_statement(id, event.data, event.time)
 

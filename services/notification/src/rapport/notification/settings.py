@@ -20,9 +20,9 @@ class Settings(settings.Settings):
     smtp_password: SecretStr | None = Field(None, description="Password at the SMTP server.")
     smtp_sender: str = Field("rapport@localhost", description="Address that e-mail comes from.")
     smtp_sender_name: str = Field("Rapport", description="Name that e-mail comes from.")
-    webhook_allow: tuple[str, ...] = Field(
+    webhook_allow: settings.Parts = Field(
         (),
-        description="`HOST:PORT` of webhook receivers that are allowed though they are not public.",
+        description="`HOST:PORT,...` of webhook receivers that are allowed though not public.",
     )
     template_dir: Path | None = Field(
         None, description="Folder of message templates that replace the built-in ones."

@@ -174,7 +174,7 @@ class Outside:
 
     @property
     def arrived(self) -> list[Arrival]:
-        """Everything that anybody got."""
+        """Everything that anybody got, channel by channel."""
         return [*self.mail.arrived, *self.webhooks.arrived, *self.stream.arrived]
 
     @asynccontextmanager

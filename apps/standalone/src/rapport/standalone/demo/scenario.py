@@ -202,10 +202,10 @@ class Suggest(Step):
 
 
 class ClearDesks(Step):
-    """Every owner accepts and answers what still waits for an answer, and may say how it ended."""
+    """Every owner answers what waits for an answer with `text`, or resolves what is in work."""
 
     do: Literal["clear desks"]
-    text: dict[Language, str]
+    text: dict[Language, str] = Field(default_factory=dict)
     resolution: str | None = None
 
 

@@ -14,23 +14,28 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
+import structlog
+
 from rapport.common.bus.group_commit import Entry, GroupCommit
 from rapport.common.bus.lanes import GroupReader
 from rapport.common.bus.log import SEGMENT_RECORDS, Log, Partition
 from rapport.common.bus.port import HEADERS_LIMIT, MESSAGE_LIMIT, Expired, Handler, Position
 from rapport.common.clock import Clock, SystemClock
 from rapport.common.errors import PermanentError, TemporaryError
-from rapport.common.events.codec import Message, Record, pack
+from rapport.common.events.codec import Headers, Message, Record, pack
 from rapport.common.events.topics import TOPICS, Topic
 
+TRIM_SECONDS: Final = 3600.0
 RECENT_BYTES: Final = 16 * 1024 * 1024
 RECORD_BYTES: Final = 1024
+
+log = structlog.get_logger(__name__)
 
 
 class EmbeddedBus:
     """The bus over the log file at `path`, which belongs to one process while it is open.
 
-    It is started and stopped once. Somebody has to call `trim` now and then.
+    It is started and stopped once, and trims its log every hour.
     """
 
     def __init__(
@@ -46,6 +51,8 @@ class EmbeddedBus:
         self._watchers: defaultdict[Partition, list[Callable[[], None]]] = defaultdict(list)
         self._readers: list[GroupReader] = []
         self._recent = _Recent()
+        self._trimming: asyncio.Task[None] | None = None
+        self._one_trim = asyncio.Lock()
 
     async def start(self) -> None:
         """Open the log; raises TemporaryError where it is in use or cannot be used."""
@@ -54,11 +61,13 @@ class EmbeddedBus:
         for partition in partitions:
             self._partitions[partition.topic].append(partition)
         self._commit = GroupCommit(self._log, self._writer, self._clock, positions, self._appended)
+        self._trimming = asyncio.create_task(self._keep_trimmed(), name="trim the log")
 
     async def stop(self) -> None:
         """Stop those who still read, write what is under way, close the log."""
-        if self._commit is None:
+        if self._commit is None or self._trimming is None:
             return
+        self._trimming.cancel()
         for reader in tuple(self._readers):
             await reader.stop()
         commit, self._commit = self._commit, None
@@ -137,19 +146,14 @@ class EmbeddedBus:
 
         A group that has read a topic once holds its records until it has read them.
         """
-        run = asyncio.get_running_loop().run_in_executor
-        floors = self._opened().floors()
-        forgotten = 0
-        for partition in self._all(self._topics):
-            oldest_kept = self._clock.now() - self._topics[partition.topic].retention
-            before = int(oldest_kept.timestamp() * 1000)
-            below = floors.get(partition.id, partition.end)
-            while (
-                start := await run(self._writer, self._log.trim, partition, before, below)
-            ) > partition.start:
-                forgotten += start - partition.start
-                partition.start = start
-        return forgotten
+        async with self._one_trim:
+            floors = self._opened().floors()
+            return sum(
+                [
+                    await self._trim(partition, floors.get(partition.id, partition.end))
+                    for partition in self._all(self._topics)
+                ]
+            )
 
     async def read(self, partition: Partition, position: int) -> Sequence[Record]:
         """Return some of the records from `position` on, where there are some; or raise Expired."""
@@ -176,6 +180,25 @@ class EmbeddedBus:
         for partition, lane in reader.lanes.items():
             self._watchers[partition].remove(lane.wake)
 
+    async def _trim(self, partition: Partition, below: int) -> int:
+        run = asyncio.get_running_loop().run_in_executor
+        oldest_kept = self._clock.now() - self._topics[partition.topic].retention
+        before = int(oldest_kept.timestamp() * 1000)
+        first = partition.start
+        while True:
+            start = await run(self._writer, self._log.trim, partition, before, below)
+            if start == partition.start:
+                return start - first
+            partition.start = start
+
+    async def _keep_trimmed(self) -> None:
+        while True:
+            try:
+                await self.trim()
+            except TemporaryError as error:
+                log.warning("bus.trim_failed", reason=error.reason)
+            await self._clock.sleep(TRIM_SECONDS)
+
     def _opened(self) -> GroupCommit:
         if self._commit is None:
             raise TemporaryError("the bus is not open")
@@ -192,16 +215,17 @@ class EmbeddedBus:
     def _entry(self, message: Message) -> Entry:
         topic, key, value, headers = message
         partitions = self._of(topic)
-        packed = pack(headers)
         name = b"" if key is None else key.encode()
         size = len(name) + len(value or b"")
         if size > MESSAGE_LIMIT:
             raise PermanentError(f"a message for {topic} has over {MESSAGE_LIMIT} bytes")
-        if len(packed.names) + len(packed.values) > HEADERS_LIMIT:
+        packed = pack(headers)
+        added = len(packed.names) + len(packed.values)
+        if added > HEADERS_LIMIT and _size(headers) > HEADERS_LIMIT:
             raise PermanentError(f"a message for {topic} has over {HEADERS_LIMIT} bytes of headers")
         if packed is not headers:
             message = message._replace(headers=packed)
-        return partitions[crc32(name) % len(partitions)], message, size + len(packed.values)
+        return partitions[crc32(name) % len(partitions)], message, size + added
 
     def _appended(
         self, partition: Partition, first: int, messages: Sequence[Message], timestamp: int
@@ -220,6 +244,10 @@ class EmbeddedBus:
     def _close(self) -> None:
         self._reader.shutdown()
         self._log.close()
+
+
+def _size(headers: Headers) -> int:
+    return sum(len(name.encode()) + len(value) for name, value in headers)
 
 
 class _Recent:

@@ -195,6 +195,8 @@ class Log:
                 if written >= before or end > first + below:
                     break
                 start = end - first
+            if start == partition.start:
+                return start
             gone = (first, first + start - 1)
             self._writer.execute("DELETE FROM segments WHERE id BETWEEN ? AND ?", gone)
             moved = (start, partition.id)

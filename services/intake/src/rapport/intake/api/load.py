@@ -1,8 +1,8 @@
-"""How much intake takes on at once: the one place in Rapport that sends callers away for a moment.
+"""How much intake takes on at once: the one place in Rapport that sends callers away for a while.
 
-Whatever waits for the log is held in memory, so what is held has a bound. Past it a request gets 503
-with Retry-After, before its body is read any further. Nothing behind intake refuses anything, so
-nothing inside can wait in a circle.
+Whatever waits for the log is held in memory, so what is held has a bound. Past it a request gets
+503 with Retry-After, before its body is read any further. Nothing behind intake refuses anything,
+so nothing inside can wait in a circle.
 """
 
 from types import TracebackType
@@ -34,7 +34,9 @@ class Load:
     def hold(self, size: int) -> None:
         """Take `size` bytes more; raises TemporaryError where that is too much at the moment."""
         if self.held + size > self._limit:
-            raise TemporaryError("intake has more on its hands than it can take", RETRY_AFTER_SECONDS)
+            raise TemporaryError(
+                "intake has more on its hands than it can take", RETRY_AFTER_SECONDS
+            )
         self.held += size
 
     def release(self, size: int) -> None:

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from starlette.requests import Request
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from rapport.common.auth import Verifier
 from rapport.common.bus.port import Bus
 from rapport.common.clock import Clock
-from rapport.common.errors import FieldProblem, Invalid
+from rapport.common.errors import FieldProblem, Invalid, TooLarge
 from rapport.common.events.codec import Message, encode
 from rapport.common.events.ids import derived_id
 from rapport.common.people import person_id
@@ -30,12 +31,24 @@ from rapport.intake.repository import Statuses
 LARGE: Final = 64 * 1024
 """Bytes of a body from which on it is read in a thread."""
 
+LOT_LIMIT: Final = 1_000
+"""Items of one request."""
+
 KEYS_KEPT: Final = 10_000
 IDS_KEPT: Final = 50_000
 KEY_LENGTH: Final = 200
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Item(NamedTuple):
+    """One item of a call: where it stands in it, from whom, its id, and what it holds."""
+
+    place: Mapping[str, int]
+    sender: Sender
+    id: str
+    content: Submission | Invalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +65,10 @@ class Call:
         client = self.sender.scoped(self.sender.client)
         return domain.feedback_id(client, submission, key=self.key, index=index)
 
-
-class Item(NamedTuple):
-    """One item of a call: where it stands in it, from whom, its id, and what it holds."""
-
-    place: Mapping[str, int]
-    sender: Sender
-    id: str
-    content: Submission | Invalid
+    def item(self, place: Mapping[str, int], content: Submission | Invalid) -> Item:
+        """Return an item of this call, at its `index`."""
+        id = self.name(content, place["index"]) if isinstance(content, Submission) else ""
+        return Item(place, self.sender, id, content)
 
 
 class Lot(NamedTuple):
@@ -117,8 +126,10 @@ class Reception:
         return encode(domain.admit(submission, id, sender, at, person))
 
     def lot(self, items: Iterable[Item], at: datetime) -> Lot:
-        """Go through items and make a message of each good one."""
-        gone_through = list(items)
+        """Go through items and make a message of each good one; raises TooLarge over 1,000."""
+        gone_through = list(islice(items, LOT_LIMIT + 1))
+        if len(gone_through) > LOT_LIMIT:
+            raise TooLarge(f"at most {LOT_LIMIT:,} items are taken at once")
         messages = [
             self.message(item.content, item.id, item.sender, at)
             for item in gone_through

@@ -1,5 +1,6 @@
 """What comes in: what a sender may send, how foreign documents become it, and what it is called."""
 
+from rapport.common.strict_json import parse_array, parse_json
 from rapport.intake.domain.admission import Sender, admit
 from rapport.intake.domain.batch import BatchItem, read_array, read_lines
 from rapport.intake.domain.foreign import (
@@ -20,7 +21,6 @@ from rapport.intake.domain.identity import (
     reference_of,
 )
 from rapport.intake.domain.mapping import Mapping, parse_mapping, serving
-from rapport.intake.domain.strict_json import parse_array, parse_json
 from rapport.intake.domain.submission import Submission, read_submission
 from rapport.intake.domain.translation import apply, apply_all, origin_of
 

@@ -15,9 +15,7 @@ from rapport.common.text import language_of
 from rapport.intake.domain.identity import case_id, reference_of
 from rapport.intake.domain.submission import Submission
 
-OPEN_CHANNELS: Final = frozenset(
-    {Channel.APP_STORE, Channel.SOCIAL, Channel.FORUM, Channel.PRESS}
-)
+OPEN_CHANNELS: Final = frozenset({Channel.APP_STORE, Channel.SOCIAL, Channel.FORUM, Channel.PRESS})
 """Where everybody can read along, unless the sender says otherwise."""
 
 _UNREACHED: Final = Reach()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rapport.common.errors import Invalid, TooLarge
-from rapport.intake.domain.strict_json import parse_array, parse_json
+from rapport.common.strict_json import parse_array, parse_json
 from rapport.intake.domain.submission import Submission, read_submission
 
 

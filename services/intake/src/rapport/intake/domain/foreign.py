@@ -15,8 +15,8 @@ from urllib.parse import unquote
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rapport.common.errors import FieldProblem, Invalid, Malformed
+from rapport.common.strict_json import parse_json
 from rapport.intake.domain import mapping as mappings
-from rapport.intake.domain.strict_json import parse_json
 from rapport.intake.domain.submission import Submission, problems_of, read_submission
 from rapport.intake.domain.translation import apply_all, origin_of
 

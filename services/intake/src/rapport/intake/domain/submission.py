@@ -34,8 +34,8 @@ from pydantic import (
 from rapport.common.errors import FieldProblem, Invalid
 from rapport.common.events import Personal
 from rapport.common.events.vocabulary import Channel, Kind, Language
+from rapport.common.strict_json import MAX_PROBLEMS, pointer_to
 from rapport.common.text import clean
-from rapport.intake.domain.strict_json import MAX_PROBLEMS, pointer_to
 
 MAX_TEXT: Final = 20_000
 """Characters of a text."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from rapport.intake.domain.strict_json import pointer_to
+from rapport.common.strict_json import pointer_to
 from rapport.intake.domain.submission import SUBMISSION, problems_of
 
 Scalar = str | int | float | bool

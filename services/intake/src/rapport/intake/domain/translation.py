@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 from rapport.common.errors import FieldProblem, Invalid
 from rapport.common.matching import Conditions
+from rapport.common.strict_json import pointer_to
 from rapport.intake.domain.mapping import REFERENCE, Mapping, Rule, fold
-from rapport.intake.domain.strict_json import pointer_to
 from rapport.intake.domain.targets import Form, Scalar, as_text, convert, form_of, place
 
 _MAX_DATE: Final = 100

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
-from rapport.common.http import Command, Cursor, Limit, command, etag, page
+from rapport.common.http import Command, Cursor, Limit, Router, command, etag, page
 from rapport.knowledge.api.shared import (
     PREFIX,
     Given,
@@ -19,7 +19,7 @@ from rapport.knowledge.api.shared import (
 from rapport.knowledge.domain.articles import Article, ArticleContent
 from rapport.knowledge.domain.words import Name
 
-router = APIRouter(prefix="/articles", tags=["articles"])
+router = Router(prefix="/articles", tags=["articles"])
 
 Wish = Annotated[Command, command("article.write")]
 

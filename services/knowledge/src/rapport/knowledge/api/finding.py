@@ -2,17 +2,18 @@
 
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel
 
 from rapport.common.events.vocabulary import Language
+from rapport.common.http import Router
 from rapport.knowledge.api.shared import Given, Listing, Reader
 from rapport.knowledge.domain.case_texts import CaseText
 from rapport.knowledge.domain.words import Name, WrittenLanguage
 from rapport.knowledge.search import Hit
 from rapport.knowledge.search.catalogue import name
 
-router = APIRouter(tags=["finding"])
+router = Router(tags=["finding"])
 
 KEY_MESSAGES: Final = 3
 """Key messages that come with suggestions, at most."""

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
-from rapport.common.http import Command, Cursor, Limit, command, etag, page
+from rapport.common.http import Command, Cursor, Limit, Router, command, etag, page
 from rapport.knowledge.api.shared import (
     PREFIX,
     Given,
@@ -19,7 +19,7 @@ from rapport.knowledge.api.shared import (
 from rapport.knowledge.domain.key_messages import KeyMessage, KeyMessageContent
 from rapport.knowledge.domain.words import Name
 
-router = APIRouter(prefix="/key-messages", tags=["key messages"])
+router = Router(prefix="/key-messages", tags=["key messages"])
 
 Wish = Annotated[Command, command("key_message.write")]
 

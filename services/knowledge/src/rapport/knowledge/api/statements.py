@@ -3,20 +3,20 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import BaseModel, ConfigDict
 
-from rapport.common.errors import NotFound
+from rapport.common.errors import Conflict, NotFound
 from rapport.common.events.envelope import Instant
 from rapport.common.events.knowledge import Purpose
 from rapport.common.events.vocabulary import Language
-from rapport.common.http import Command, Cursor, Limit, command, etag, page
-from rapport.knowledge.api.shared import PREFIX, Given, Id, Listing, Reader
+from rapport.common.http import Command, Cursor, Limit, Router, command, etag, page
+from rapport.knowledge.api.shared import PREFIX, Given, Id, Listing, Reader, Resources
 from rapport.knowledge.domain.statements import Approval, State, Statement
 from rapport.knowledge.domain.wording import Digest, Draft, Variant
 from rapport.knowledge.domain.words import Name, Text
 
-router = APIRouter(prefix="/statements", tags=["statements"])
+router = Router(prefix="/statements", tags=["statements"])
 
 Author = Annotated[Command, command("statement.write")]
 Approver = Annotated[Command, command("statement.approve")]
@@ -132,10 +132,10 @@ async def find(
 
 
 @router.post("", summary="Draft a statement", status_code=201)
-async def create(draft: Draft, wish: Author, response: Response) -> StatementView:
+async def create(draft: Draft, wish: Author, given: Given, response: Response) -> StatementView:
     """Write a draft under an id of its own; a repeat with the same key is the same statement."""
     response.headers["Location"] = f"{PREFIX}/statements/{wish.cause}"
-    return await _write(wish.cause, draft, wish, response)
+    return await _write(wish.cause, draft, wish, given, response)
 
 
 @router.get("/{id}", summary="Read a statement")
@@ -145,9 +145,11 @@ async def read(id: Id, reader: Reader, given: Given, response: Response) -> Stat
 
 
 @router.put("/{id}", summary="Write a draft")
-async def put(id: Id, draft: Draft, wish: Author, response: Response) -> StatementView:
+async def put(
+    id: Id, draft: Draft, wish: Author, given: Given, response: Response
+) -> StatementView:
     """Write the draft, or write it anew; once submitted, only after a rejection."""
-    return await _write(id, draft, wish, response)
+    return await _write(id, draft, wish, given, response)
 
 
 @router.post("/{id}/submission", summary="Ask for approval")
@@ -205,11 +207,18 @@ async def release(
     return _view(released, response)
 
 
-async def _write(id: str, draft: Draft, wish: Command, response: Response) -> StatementView:
+async def _write(
+    id: str, draft: Draft, wish: Command, given: Resources, response: Response
+) -> StatementView:
+    """Write a draft; what is about a drill's crisis belongs to the drill, and stays in it."""
+    exercise = await given.repository.exercise_of(draft.crisis_id)
+
     def decide(current: Statement | None) -> Statement | None:
+        if current is not None and current.exercise != exercise:
+            raise Conflict("a drill's statement and the real thing do not mix")
         return Statement.write(current, id, draft, wish.by.subject, wish.at)
 
-    return _view(await wish.change(Statement, id, decide), response)
+    return _view(await wish.change(Statement, id, decide, exercise=exercise), response)
 
 
 async def _change(

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from rapport.common.events.vocabulary import Language
-from rapport.common.text import clean, has_lone_surrogate
+from rapport.common.text import clean
 
 MOST_TOPICS: Final = 20
 MOST_GROUPS: Final = 50
@@ -22,8 +22,6 @@ def _determined(language: Language) -> Language:
 
 
 def _text(text: str) -> str:
-    if has_lone_surrogate(text):
-        raise ValueError("it holds half of a surrogate pair, which no encoding can carry")
     return clean(text).strip()
 
 

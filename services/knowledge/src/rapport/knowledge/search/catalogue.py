@@ -2,8 +2,7 @@
 
 Everything that is published has a place: an article or a key message its own, a statement the one
 for its crisis and purpose. A place holds the latest that was put there, in whatever order it is
-heard of, so once a version or a statement is replaced, neither search nor suggestions return it
-(A5).
+heard of, so once something is replaced, neither search nor suggestions return it (A5).
 """
 
 from collections.abc import Iterable, Iterator

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import Depends, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from rapport.common.errors import FieldProblem, Forbidden, Invalid, NotFound
@@ -18,7 +18,7 @@ from rapport.common.events.envelope import Instant
 from rapport.common.events.feedback import Contact
 from rapport.common.events.ids import derived_id
 from rapport.common.events.vocabulary import ComplaintType, Severity
-from rapport.common.http import Command, Cursor, Limit, command, etag, may, page
+from rapport.common.http import Command, Cursor, Limit, Router, command, etag, may, page
 from rapport.routing.api.shared import Body, ClockView, Line, Name, Routing, Text, clock_view
 from rapport.routing.domain.case import Case
 from rapport.routing.domain.conversation import Message
@@ -28,7 +28,7 @@ from rapport.routing.domain.record import Handover, Note, Referral, Reply, State
 from rapport.routing.domain.rules import Assignment
 from rapport.routing.repository import Resources
 
-router = APIRouter(tags=["cases"])
+router = Router(tags=["cases"])
 
 BY_HAND: Final = "by hand"
 """The rule that a case was opened by when a lead assigned what was only noted."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import Depends, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from rapport.common.errors import NotFound
@@ -12,13 +12,13 @@ from rapport.common.events.crises import Coverage, Criteria
 from rapport.common.events.envelope import Instant
 from rapport.common.events.ids import derived_id
 from rapport.common.events.vocabulary import Severity
-from rapport.common.http import Command, Cursor, Limit, command, etag, may, page
+from rapport.common.http import Command, Cursor, Limit, Router, command, etag, may, page
 from rapport.routing.api.shared import Body, ClockView, Line, Routing, Text, clock_view
 from rapport.routing.domain.case import Case
 from rapport.routing.domain.crisis import Crisis, CrisisState, Entry, promised
 from rapport.routing.repository import Resources, active_crises
 
-router = APIRouter(tags=["crises"])
+router = Router(tags=["crises"])
 
 CrisisId = Annotated[str, Path(max_length=100, description="The crisis's id.")]
 

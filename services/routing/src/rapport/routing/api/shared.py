@@ -6,7 +6,7 @@ from fastapi import Depends, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rapport.common.events.envelope import Instant
-from rapport.common.text import clean, has_lone_surrogate
+from rapport.common.text import clean
 from rapport.routing.domain.clocks import Clock
 from rapport.routing.repository import Resources
 
@@ -20,17 +20,11 @@ def resources(request: Request) -> Resources:
 Routing = Annotated[Resources, Depends(resources)]
 
 
-def _text(text: str) -> str:
-    if has_lone_surrogate(text):
-        raise ValueError("holds half of a surrogate pair, which no encoding can carry")
-    return clean(text)
-
-
 def _line(text: str) -> str:
-    return " ".join(_text(text).split())
+    return " ".join(clean(text).split())
 
 
-Text = Annotated[str, AfterValidator(_text), Field(min_length=1, max_length=20_000)]
+Text = Annotated[str, AfterValidator(clean), Field(min_length=1, max_length=20_000)]
 """A text of one or many paragraphs."""
 
 Line = Annotated[str, AfterValidator(_line), Field(max_length=500)]

@@ -1,0 +1,276 @@
+"""How fast feedback is taken in, against the least that a web service could do for it.
+
+Three servers, each a process of its own, on the same uvicorn, uvloop and httptools, appending an
+equal message to an embedded bus with full durability before they answer: Rapport's intake behind
+the front that `rapport up` has (tokens checked, requests measured); a bare Starlette route that
+validates with pydantic, gives a random id and does nothing else of what intake does; and a stock
+FastAPI handler of the same model. The client keeps 64 connections busy from another process.
+"""
+
+import asyncio
+import json
+import multiprocessing
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any, Final
+from uuid import uuid4
+
+import uvloop
+from fastapi import FastAPI
+from pydantic import BaseModel, Field, TypeAdapter
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from benchmarks.harness import Row, compare_async, print_table
+from rapport.common.auth import Signer, Verifier
+from rapport.common.bus.embedded import EmbeddedBus
+from rapport.common.clock import SystemClock
+from rapport.common.events.codec import Message
+from rapport.common.events.feedback import Contact, FeedbackReceived, Reach
+from rapport.common.http import Front, operations
+from rapport.common.runtime import Running, open_store
+from rapport.common.serving import listening
+from rapport.intake.service import SERVICE
+
+PATH: Final = "/intake/v1/feedback"
+CONNECTIONS: Final = 64
+REQUESTS: Final = 6_000
+DISTINCT: Final = 1_000
+ANSWER: Final = b'{"id":"%b","reference":"R-0000-0000-0000","status_url":"/intake/v1/feedback/%b"}'
+HEADERS: Final = (
+    ("ce_specversion", b"1.0"),
+    ("content-type", b"application/json"),
+    ("ce_type", b"rapport.feedback.received.v1"),
+    ("ce_id", b"abcdefghijklmnopqrstuvwxyz"),
+    ("ce_source", b"/rapport/intake"),
+    ("ce_subject", b"abcdefghijklmnopqrstuvwxyz"),
+    ("ce_time", b"2026-03-02T08:00:00.000000+00:00"),
+    ("ce_partitionkey", b"abcdefghijklmnopqrstuvwxyz"),
+    ("ce_correlationid", b"abcdefghijklmnopqrstuvwxyz"),
+    ("ce_hops", b"0"),
+)
+
+
+class Plain(FeedbackReceived):
+    """What the other two validate and append: the same fields, what intake adds as constants."""
+
+    feedback_id: str = "abcdefghijklmnopqrstuvwxyz"
+    reference: str = "R-0000-0000-0000"
+    case_id: str = "abcdefghijklmnopqrstuvwxyz"
+    client: str = "bench"
+    language: Any = "en"
+    contact: Contact = Field(default_factory=Contact)
+    reach: Reach = Field(default_factory=Reach)
+    occurred_at: datetime = datetime(2026, 3, 2, tzinfo=UTC)
+    received_at: datetime = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+class PlainReceipt(BaseModel):
+    """What the FastAPI handler answers."""
+
+    id: str
+    reference: str
+    status_url: str
+
+
+PLAIN: Final = TypeAdapter(Plain)
+
+
+def message_of(sent: Plain, id: str) -> Message:
+    """Return a message as long as the one that intake publishes."""
+    return Message("rapport.feedback", id, PLAIN.dump_json(sent), HEADERS)
+
+
+@asynccontextmanager
+async def intake(folder: Path) -> AsyncIterator[ASGIApp]:
+    """Rapport's intake, as `rapport up` serves it."""
+    settings = SERVICE.settings.load(store=f"sqlite:{folder}", auth_keys=folder / "verify.json")
+    clock, bus = SystemClock(), EmbeddedBus(folder / "bus.db")
+    verifier = Verifier.from_file(settings.auth_keys, "rapport", "rapport")
+    running = Running(SERVICE, settings, bus, open_store(settings, SERVICE), clock, verifier)
+    await bus.start()
+    await running.start(consume=False)
+    yield Front({SERVICE.name: running.app}, operations(running.missing))
+    await running.stop()
+    await bus.stop()
+
+
+@asynccontextmanager
+async def bare_starlette(folder: Path) -> AsyncIterator[ASGIApp]:
+    """A route of Starlette with a pydantic TypeAdapter."""
+    bus = EmbeddedBus(folder / "bus.db")
+
+    async def submit(request: Request) -> Response:
+        id = uuid4().hex
+        await bus.publish([message_of(PLAIN.validate_json(await request.body()), id)])
+        answer = ANSWER % (id.encode(), id.encode())
+        return Response(answer, 202, media_type="application/json")
+
+    await bus.start()
+    yield Starlette(routes=[Route(PATH, submit, methods=["POST"])])
+    await bus.stop()
+
+
+@asynccontextmanager
+async def stock_fastapi(folder: Path) -> AsyncIterator[ASGIApp]:
+    """A handler of FastAPI with its model as the body."""
+    bus, app = EmbeddedBus(folder / "bus.db"), FastAPI()
+
+    @app.post(PATH, status_code=202)
+    async def submit(body: Plain) -> PlainReceipt:
+        id = uuid4().hex
+        await bus.publish([message_of(body, id)])
+        return PlainReceipt(id=id, reference="R-0000-0000-0000", status_url=f"{PATH}/{id}")
+
+    await bus.start()
+    yield app
+    await bus.stop()
+
+
+SERVERS: Final = {
+    "intake": intake,
+    "bare Starlette route": bare_starlette,
+    "stock FastAPI handler": stock_fastapi,
+}
+
+
+def serve(name: str, folder: str, parent: Connection) -> None:
+    """Serve until the parent says so (in a child process)."""
+
+    async def run() -> None:
+        async with SERVERS[name](Path(folder)) as app, listening(app, "127.0.0.1", 0) as port:
+            parent.send(port)
+            await asyncio.to_thread(parent.recv)
+
+    uvloop.run(run())
+
+
+@contextmanager
+def server(name: str) -> Iterator[tuple[int, str]]:
+    """Run one of the servers in a child process; gives its port and a token that it accepts."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    with TemporaryDirectory() as folder:
+        token = Signer.open(Path(folder)).mint("bench", ["publisher"])
+        process = spawn.Process(target=serve, args=(name, folder, theirs), daemon=True)
+        process.start()
+        yield ours.recv(), token
+        ours.send(None)
+        process.join()
+
+
+class Connected(asyncio.Protocol):
+    """One connection that sends its next request when the answer to the last is there."""
+
+    def __init__(self, requests: Iterator[bytes], finished: asyncio.Future[None]) -> None:
+        self._requests = requests
+        self._finished = finished
+        self._answer = b""
+        self._left = 0
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        if self._left == 0:
+            self._answer += data
+            head, separator, body = self._answer.partition(b"\r\n\r\n")
+            if not separator:
+                return
+            self._left = _length(head) - len(body)
+            self._answer = b""
+        else:
+            self._left -= len(data)
+        if self._left == 0:
+            self._send()
+
+    def _send(self) -> None:
+        assert self._transport is not None
+        request = next(self._requests, None)
+        if request is not None:
+            self._transport.write(request)
+        elif not self._finished.done():
+            self._transport.close()
+            self._finished.set_result(None)
+
+
+def _length(head: bytes) -> int:
+    if not head.startswith(b"HTTP/1.1 202"):
+        raise AssertionError(head.decode())
+    return int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+
+
+def requests(token: str) -> Sequence[bytes]:
+    """Return requests that differ in their reference, as raw bytes."""
+    return [_request(token, number) for number in range(DISTINCT)]
+
+
+def _request(token: str, number: int) -> bytes:
+    body = json.dumps(
+        {
+            "kind": "complaint",
+            "channel": "web",
+            "source": "shop",
+            "source_ref": f"T-{number:06}",
+            "contact": {"name": "Ana Petrova", "email": f"ana{number:06}@example.org"},
+            "text": "The kettle broke after two days, and nobody answers the telephone. "
+            "I want my money back, or one that works.",
+            "product": "kettle",
+            "region": "north",
+        }
+    ).encode()
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def load(port: int, sent: Sequence[bytes]) -> float:
+    """Send requests over all connections; return how many were answered per second."""
+    loop = asyncio.get_running_loop()
+    left = (sent[number % DISTINCT] for number in range(REQUESTS))
+    finished: list[asyncio.Future[None]] = [loop.create_future() for _ in range(CONNECTIONS)]
+    started = perf_counter()
+    for one in finished:
+        await loop.create_connection(lambda: Connected(left, one), "127.0.0.1", port)  # noqa: B023
+    await asyncio.gather(*finished)
+    return REQUESTS / (perf_counter() - started)
+
+
+async def run() -> list[Row]:
+    """Measure both rows."""
+    rows = []
+    with server("intake") as (port, token):
+        sent = requests(token)
+        for name, at_least in (("bare Starlette route", 0.85), ("stock FastAPI handler", 1.7)):
+            with server(name) as (other, _):
+                row = await compare_async(
+                    f"POST {PATH}, {CONNECTIONS} connections",
+                    name,
+                    lambda: load(port, sent),
+                    lambda: load(other, sent),  # noqa: B023
+                    at_least=at_least,
+                )
+                rows.append(row)
+    return rows
+
+
+def main() -> list[Row]:
+    """Measure and return the rows of the report."""
+    return uvloop.run(run())
+
+
+if __name__ == "__main__":
+    print_table(main())
