@@ -21,23 +21,11 @@ from rapport.analytics.domain.facts import (
 )
 from rapport.analytics.domain.kpis import Figure, KpiPolicy, TargetReview
 from rapport.analytics.domain.periods import Period, Periodic, Rhythm
-from rapport.analytics.domain.series import brand_series, is_negative, product_series, series_id
-from rapport.analytics.domain.watch import (
-    BrandWatch,
-    Hour,
-    Listening,
-    Signal,
-    Watch,
-    learned,
-)
+from rapport.analytics.domain.series import is_negative, series_id
+from rapport.analytics.domain.watch import BrandWatch, Hour, Listening, Signal, Watch, learned
 from rapport.analytics.repository import Resources
 from rapport.common.aggregate import Due, Fact
-from rapport.common.events.analytics import (
-    DigestCompiled,
-    Series,
-    SignalCleared,
-    SignalDetected,
-)
+from rapport.common.events.analytics import DigestCompiled, SignalCleared, SignalDetected
 from rapport.common.events.cases import (
     CaseClosed,
     CaseEscalated,
@@ -149,17 +137,10 @@ class Known:
         return learned(history, self.listening or at, at, self.policy)
 
 
-def series_of(kind: type[Watch], event: Event[FeedbackClassified]) -> Series | None:
-    """Return the series in which `kind` counts an item, None for one that is not counted."""
-    about = event.data.about
-    if event.historical or not is_negative(about):
-        return None
-    return brand_series(about) if kind is BrandWatch else product_series(about)
-
-
 def watch_of(kind: type[Watch], event: Event[FeedbackClassified]) -> str | None:
-    """Return the id of the watch of `kind` that an item concerns."""
-    series = series_of(kind, event)
+    """Return the id of the watch of `kind` that an item concerns: only negative ones of now do."""
+    about = event.data.about
+    series = None if event.historical or not is_negative(about) else kind.series_of(about)
     return None if series is None else series_id(series, event.exercise)
 
 
@@ -187,10 +168,10 @@ def hear(
     kind: type[Watch], watch: Watch | None, event: Event[FeedbackClassified], known: Known
 ) -> Watch | None:
     """Wake the watch over an item's series, which counts it when its bin closes."""
-    series = series_of(kind, event)
-    if series is None:
-        return None
     if watch is None:
+        series = kind.series_of(event.data.about)
+        if series is None:
+            return None
         watch = kind.over(series, event.exercise, event.time)
     if not watch.is_awake:
         watch.wake(event.time, known.detector(watch.id, event.time))

@@ -52,7 +52,7 @@ from rapport.notification.domain.stakeholders import (
     StakeholderGroup,
     Subscription,
 )
-from rapport.notification.handlers import Resources
+from rapport.notification.resources import Resources
 
 router = Router(prefix="/notification/v1")
 

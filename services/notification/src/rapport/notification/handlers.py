@@ -11,8 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from rapport.common.aggregate import Due, Fact
-from rapport.common.bus.port import Bus
-from rapport.common.engine import Engine
 from rapport.common.errors import PermanentError
 from rapport.common.events.cases import CaseCrisisLinked, CaseCrisisUnlinked, CaseReplyRequested
 from rapport.common.events.crises import (
@@ -33,11 +31,9 @@ from rapport.common.events.notifications import (
 )
 from rapport.common.events.vocabulary import Language
 from rapport.common.handling import Declared, EventHandler, due, fact, on
-from rapport.common.store.port import Store
 from rapport.common.telemetry import SENT
 from rapport.notification import repository
 from rapport.notification.channels import (
-    Channels,
     Delivered,
     Outcome,
     Outgoing,
@@ -45,7 +41,6 @@ from rapport.notification.channels import (
     Retry,
     next_attempt,
 )
-from rapport.notification.channels.addresses import AddressPolicy
 from rapport.notification.channels.rendering import Alert, Digest, Renderer, Reply
 from rapport.notification.domain.audience import Audience, Linked, linked_id
 from rapport.notification.domain.communications import (
@@ -64,24 +59,11 @@ from rapport.notification.domain.stakeholders import (
     Subscription,
     next_digest,
 )
+from rapport.notification.resources import Resources
 
 LANGUAGES: Final = (Language.EN, Language.ZH, Language.FA)
 FEW: Final = 100
 """Up to so many recipients of an alert are asked for in one save."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What notification's handlers and API work with."""
-
-    store: Store
-    bus: Bus
-    engine: Engine
-    address_policy: AddressPolicy
-    directory: repository.Directory
-    channels: Channels
-    renderer: Renderer
-    person_key: bytes
 
 
 # Alerts: events that somebody subscribes to

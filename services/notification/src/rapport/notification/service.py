@@ -20,8 +20,9 @@ from rapport.notification.domain.stakeholders import (
     StakeholderGroup,
     Subscription,
 )
-from rapport.notification.handlers import DECLARED, Resources
+from rapport.notification.handlers import DECLARED
 from rapport.notification.repository import Directory
+from rapport.notification.resources import Resources
 from rapport.notification.settings import Settings
 
 

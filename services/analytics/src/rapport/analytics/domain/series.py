@@ -6,6 +6,8 @@ Each is told apart by type of complaint, and a drill's items have series of thei
 brand is counted with everybody else who does not.
 """
 
+from functools import lru_cache
+
 from rapport.common.events.analytics import Series
 from rapport.common.events.cases import Subject
 from rapport.common.events.ids import derived_id
@@ -29,6 +31,7 @@ def brand_series(about: Subject) -> Series:
     return Series(brand=about.brand, complaint_type=about.complaint_type)
 
 
+@lru_cache(maxsize=4096)
 def series_id(series: Series, exercise: str | None) -> str:
     """Return what a series is known by."""
     return derived_id(

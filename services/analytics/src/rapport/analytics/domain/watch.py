@@ -16,9 +16,10 @@ from typing import ClassVar, Final, Literal, Self
 from pydantic import Field
 
 from rapport.analytics.domain.burst import BIN, Alarm, BurstPolicy, Cleared, Detector, bin_of
-from rapport.analytics.domain.series import series_id
+from rapport.analytics.domain.series import brand_series, product_series, series_id
 from rapport.common.aggregate import Aggregate, Due
 from rapport.common.events.analytics import Series, SignalCleared, SignalDetected
+from rapport.common.events.cases import Subject
 from rapport.common.events.envelope import Instant
 from rapport.common.events.ids import derived_id
 from rapport.common.events.topics import ANALYTICS, Topic
@@ -76,6 +77,11 @@ class Watch(Aggregate):
             closed_to=start,
             awake_to=start,
         )
+
+    @classmethod
+    def series_of(cls, about: Subject) -> Series | None:
+        """The series in which an item counts for watches of this kind."""
+        return product_series(about)
 
     @property
     def is_awake(self) -> bool:
@@ -156,6 +162,11 @@ class BrandWatch(Watch):
 
     COLLECTION: ClassVar[str] = "brand_watches"
     FIELD: ClassVar[str] = "brand_series"
+
+    @classmethod
+    def series_of(cls, about: Subject) -> Series | None:
+        """Every item counts for its brand."""
+        return brand_series(about)
 
     def tells(self, hour: Hour) -> bool:
         """Whether no single product explains the burst."""
