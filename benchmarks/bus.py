@@ -27,7 +27,8 @@ from rapport.common.events.feedback import FeedbackReceived
 from rapport.common.events.topics import FEEDBACK
 
 PUBLISHERS: Final = 256
-CALLS: Final = 80
+CALLS: Final = 120
+ROUNDS: Final = 9
 BATCH: Final = 500
 STORED: Final = 50_000
 
@@ -104,6 +105,7 @@ async def _rows(folder: Path) -> list[Row]:
                 "executemany of 500 rows",
                 partial(_publish, publishing, messages),
                 partial(appended.append, messages),
+                rounds=ROUNDS,
                 at_least=0.5,
             ),
             await compare_async(
@@ -111,6 +113,7 @@ async def _rows(folder: Path) -> list[Row]:
                 "SELECT of the same messages",
                 partial(_read, reading),
                 selected.read,
+                rounds=ROUNDS,
                 at_least=0.5,
             ),
         ]

@@ -13,11 +13,12 @@ import multiprocessing
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import uuid4
 
 import uvloop
@@ -145,12 +146,12 @@ SERVERS: Final = {
 def serve(name: str, folder: str, parent: Connection) -> None:
     """Serve until the parent says so (in a child process)."""
 
-    async def run() -> None:
+    async def serving() -> None:
         async with SERVERS[name](Path(folder)) as app, listening(app, "127.0.0.1", 0) as port:
             parent.send(port)
             await asyncio.to_thread(parent.recv)
 
-    uvloop.run(run())
+    uvloop.run(serving())
 
 
 @contextmanager
@@ -175,39 +176,39 @@ class Connected(asyncio.Protocol):
         self._finished = finished
         self._answer = b""
         self._left = 0
-        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        """Send the first request."""
+        self._transport = cast("asyncio.Transport", transport)
         self._send()
 
     def data_received(self, data: bytes) -> None:
-        if self._left == 0:
+        """Read the answer; go on once it is whole."""
+        if self._left:
+            self._left -= len(data)
+        else:
             self._answer += data
             head, separator, body = self._answer.partition(b"\r\n\r\n")
             if not separator:
                 return
-            self._left = _length(head) - len(body)
+            if not head.startswith(b"HTTP/1.1 202"):
+                self._finished.set_exception(AssertionError(self._answer.decode()))
+                return
             self._answer = b""
-        else:
-            self._left -= len(data)
-        if self._left == 0:
+            self._left = _length(head) - len(body)
+        if not self._left:
             self._send()
 
     def _send(self) -> None:
-        assert self._transport is not None
         request = next(self._requests, None)
         if request is not None:
             self._transport.write(request)
-        elif not self._finished.done():
+        else:
             self._transport.close()
             self._finished.set_result(None)
 
 
 def _length(head: bytes) -> int:
-    if not head.startswith(b"HTTP/1.1 202"):
-        raise AssertionError(head.decode())
     return int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
 
 
@@ -244,13 +245,13 @@ async def load(port: int, sent: Sequence[bytes]) -> float:
     finished: list[asyncio.Future[None]] = [loop.create_future() for _ in range(CONNECTIONS)]
     started = perf_counter()
     for one in finished:
-        await loop.create_connection(lambda: Connected(left, one), "127.0.0.1", port)  # noqa: B023
+        await loop.create_connection(partial(Connected, left, one), "127.0.0.1", port)
     await asyncio.gather(*finished)
     return REQUESTS / (perf_counter() - started)
 
 
-async def run() -> list[Row]:
-    """Measure both rows."""
+async def compared() -> list[Row]:
+    """Measure intake against both of the others."""
     rows = []
     with server("intake") as (port, token):
         sent = requests(token)
@@ -259,18 +260,18 @@ async def run() -> list[Row]:
                 row = await compare_async(
                     f"POST {PATH}, {CONNECTIONS} connections",
                     name,
-                    lambda: load(port, sent),
-                    lambda: load(other, sent),  # noqa: B023
+                    partial(load, port, sent),
+                    partial(load, other, sent),
                     at_least=at_least,
                 )
                 rows.append(row)
     return rows
 
 
-def main() -> list[Row]:
-    """Measure and return the rows of the report."""
-    return uvloop.run(run())
+def run() -> list[Row]:
+    """Return the rows of the report."""
+    return uvloop.run(compared())
 
 
 if __name__ == "__main__":
-    print_table(main())
+    print_table(run())

@@ -1,4 +1,4 @@
-"""Digests: what support heard, told to PR at the end of every period; and targets that were missed."""
+"""Digests: what support heard, told to PR at a period's end; and the targets that it missed."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -68,7 +68,7 @@ async def test_a_day_adds_up(analytics: Harness) -> None:
 
     found = await figures(analytics, **THE_DAY)
 
-    def value_and_n(name: str) -> tuple[float | None, int]:
+    def value_and_n(name: str) -> Any:
         return found[name]["value"], found[name]["n"]
 
     assert value_and_n("feedback") == (6, 6)

@@ -1,4 +1,4 @@
-"""Periods where the clocks change, where hours begin at half past, where weeks begin on Saturday."""
+"""Periods where clocks change, where hours begin at half past, where Saturday begins the week."""
 
 from datetime import UTC, datetime, time, timedelta
 from itertools import pairwise

@@ -196,6 +196,24 @@ async def test_a_burst_that_goes_on_is_one_signal(listening: Harness) -> None:
     assert not listening.all(SignalCleared)
 
 
+async def test_two_alarms_keep_their_distance_though_it_slept_in_between(
+    listening: Harness,
+) -> None:
+    await complain(listening, *range(6))
+    await listening.advance(minutes=75)
+    assert listening.published(SignalCleared)
+    assert await listening.running.store.next_due([Watch]) is None
+
+    await complain(listening, *range(6))
+    await listening.advance(minutes=15)
+    assert len(listening.all(SignalDetected)) == 1
+
+    await listening.advance(minutes=25)
+    await complain(listening, *range(6))
+    await listening.advance(minutes=5)
+    assert len(listening.all(SignalDetected)) == 2
+
+
 async def test_repeats_do_not_make_a_burst(listening: Harness) -> None:
     complaints = [listening.event(told.heard()) for _ in range(4)]
     for _ in range(5):

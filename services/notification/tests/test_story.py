@@ -1,6 +1,7 @@
 """Who hears what, once: alerts, digests, replies and the statements of a crisis."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from email import message_from_bytes, policy
 from typing import Any
 
@@ -459,6 +460,18 @@ async def test_an_expired_lease_sends_again(notification: Harness, sink: SmtpSin
     assert sink.accepted == []
     channels.send = original
     await notification.advance(minutes=2)
+
+    assert len(sink.accepted) == 1
+
+
+async def test_a_message_that_is_sent_late_is_sent_once(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    """The service was down for longer than a lease while somebody asked for it."""
+    await notification.given(declared(), linked("c1", "cora@home.example"))
+    late = notification.event(released())
+    notification.clock.move(timedelta(hours=1))
+    await notification.given(late)
 
     assert len(sink.accepted) == 1
 

@@ -502,6 +502,7 @@ class BusContract:
         subscription = await bus.subscribe(group, [letters], again)
         assert texts(await again.until(2)) == ["a-2", "a-3"]
         await subscription.stop()
+        await subscription.stop()
 
     async def test_a_group_knows_how_far_it_is_behind(
         self, bus: Bus, letters: str, group: str

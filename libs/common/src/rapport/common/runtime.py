@@ -159,11 +159,15 @@ class Running:
         return lag
 
     async def quiet(self) -> bool:
-        """Tell whether nothing is unread, unpublished, due or under way outside."""
-        if self.scheduler.busy or not self.relay.is_idle or (await self.lag()).records:
-            return False
+        """Tell whether nothing is unread, unpublished, due or under way outside.
+
+        What is due is read first: if that is nothing because it is being carried out just then, the
+        scheduler is busy, or the relay is.
+        """
         due = await self.scheduler.next_due()
-        return due is None or due > self.clock.now()
+        if (due is not None and due <= self.clock.now()) or (await self.lag()).records:
+            return False
+        return self.relay.is_idle and not self.scheduler.busy
 
     async def missing(self) -> dict[str, str]:
         """Name what this service needs and does not have at the moment (for /readyz)."""

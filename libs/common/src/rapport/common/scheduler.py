@@ -51,6 +51,7 @@ class Scheduler:
         self._handlers = {handler.changes: handler for handler in handlers}
         self._resources = resources
         self._lag_seconds = lag_seconds
+        self._firing = False
         self._effects: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
         self._held_since: datetime | None = None
@@ -81,8 +82,8 @@ class Scheduler:
 
     @property
     def busy(self) -> bool:
-        """Whether work outside is under way."""
-        return bool(self._effects)
+        """Whether due items are being carried out, or work outside is under way."""
+        return self._firing or bool(self._effects)
 
     async def next_due(self) -> datetime | None:
         """Return when the next item falls due."""
@@ -90,6 +91,13 @@ class Scheduler:
 
     async def fire(self, now: datetime) -> int:
         """Carry out everything that is due at `now`; return how many items that was."""
+        self._firing = True
+        try:
+            return await self._carry_out(now)
+        finally:
+            self._firing = False
+
+    async def _carry_out(self, now: datetime) -> int:
         fired = 0
         self._resting = {name: until for name, until in self._resting.items() if until > now}
         for kind, handler in self._handlers.items():

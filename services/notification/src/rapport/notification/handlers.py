@@ -592,10 +592,15 @@ async def send(notification: Notification, resources: Resources) -> None:
         await _forget(notification, resources)
 
 
-@due(Notification, then=send)
-def attempt(notification: Notification, item: Due) -> Notification:
+async def present(_: Sequence[Notification], notification: Resources) -> datetime:
+    """Tell the time: an attempt may begin long after it was due, and its lease begins with it."""
+    return notification.engine.clock.now()
+
+
+@due(Notification, prepare=present, then=send)
+def attempt(notification: Notification, item: Due, now: datetime) -> Notification:
     """Lease a message whose time has come, or whose lease ran out, to send it."""
-    notification.lease(item.at)
+    notification.lease(now)
     return notification
 
 

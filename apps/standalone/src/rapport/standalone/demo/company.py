@@ -51,7 +51,7 @@ async def _tell_of_people(world: World) -> None:
         for address in body["addresses"]:
             address["to"] = address["to"].format(webhooks=world.outside.webhooks.authority)
         known = await _put(world, f"/notification/v1/stakeholders/{id}", body)
-        world.recipients[known["recipient"]] = id
+        world.names[known["recipient"]] = id
         world.outside.webhooks.secrets |= {
             "/" + address["to"].rpartition("/")[2]: address["secret"]
             for address in known["addresses"]

@@ -5,7 +5,6 @@ A deed that an API refuses raises `Refused`, whatever the story expects of it.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, time
 from functools import singledispatch
@@ -25,6 +24,18 @@ STATEMENTS: Final = "/knowledge/v1/statements"
 
 TERMS: Final = 2
 """How many of the words that decided are told for each judgement."""
+
+JUDGEMENTS: Final = {
+    "complaint_type": "complaint ",
+    "need": "need ",
+    "sentiment": "",
+    "trust_cause": "trust cause ",
+    "severity": "severity ",
+}
+"""What is told of an assessment, and how it is called."""
+
+FOLLOWS: Final = ("kind: ", "complaint type: ", "nothing said")
+"""How reasons begin that are no words of the message."""
 
 SHOWN: Final = 3
 """How many suggestions are shown."""
@@ -103,7 +114,7 @@ async def _(step: story.Hear, stage: Stage) -> str:
     status = await stage.world.see(f"/intake/v1/feedback/{receipt['id']}")
     case = status["case_id"]
     stage.cases[step.case] = case
-    stage.world.cases[case] = step.case
+    stage.world.names[case] = f"“{step.case}”"
     await _tell_assessment(stage, case)
     await _tell_place(stage, await stage.world.see(stage.case(step.case)))
     return stage.case(step.case)
@@ -137,22 +148,17 @@ async def _tell_assessment(stage: Stage, case: str) -> None:
     history = [item async for item in stage.world.list(f"{CASES}/{case}/history")]
     judged = [item["data"] for item in history if item["type"].endswith("feedback.classified.v1")]
     about, because = judged[-1]["about"], judged[-1]["because"]
-    names = {
-        "complaint_type": "complaint",
-        "need": "need",
-        "sentiment": "feeling",
-        "severity": "severity",
-    }
     told = [
-        f"{name}: {about[field].replace('_', ' ')} ({_why(because[field])})"
-        for field, name in names.items()
+        f"{name}{about[field].replace('_', ' ')} {_why(because[field])}"
+        for field, name in JUDGEMENTS.items()
     ]
     await stage.narrator.detail(" · ".join(told))
 
 
 def _why(because: Json) -> str:
-    terms = [term.replace("_", " ") for term in because["terms"][:TERMS]]
-    return f"{because['confidence']:.0%}{': ' if terms else ''}{', '.join(terms)}"
+    """Return how sure a judgement is, and the words that decided; what follows is left out."""
+    terms = [term for term in because["terms"] if not term.startswith(FOLLOWS)][:TERMS]
+    return f"{because['confidence']:.0%}" + (f" ({', '.join(terms)})" if terms else "")
 
 
 async def _tell_place(stage: Stage, case: Json) -> None:
@@ -238,7 +244,7 @@ async def _(step: story.ClearDesks, stage: Stage) -> None:
 
 async def _answer_all(step: story.ClearDesks, stage: Stage) -> None:
     answered = Counter[str]()
-    async for case in _in_work(stage):
+    for case in await _in_work(stage):
         if case["clock"] is None or case["clock"]["state"] == "met":
             continue
         owner, path = case["owner"], f"{CASES}/{case['id']}"
@@ -252,17 +258,16 @@ async def _answer_all(step: story.ClearDesks, stage: Stage) -> None:
 
 async def _resolve_all(resolution: str, stage: Stage) -> None:
     resolved = Counter[str]()
-    async for case in _in_work(stage):
+    for case in await _in_work(stage):
         path = f"{CASES}/{case['id']}/resolution"
         await stage.world.call(case["owner"], "POST", path, {"resolution": resolution})
         resolved[case["owner"]] += 1
     await _tell_desks(stage, f"resolves what is in work ({resolution})", resolved)
 
 
-async def _in_work(stage: Stage) -> AsyncIterator[Json]:
-    for state in ("open", "accepted"):
-        for case in [item async for item in stage.world.list(CASES, state=state)]:
-            yield case
+async def _in_work(stage: Stage) -> list[Json]:
+    states = ("open", "accepted")
+    return [item for state in states async for item in stage.world.list(CASES, state=state)]
 
 
 async def _tell_desks(stage: Stage, what: str, done: Counter[str]) -> None:
@@ -288,7 +293,8 @@ async def _(step: story.Publish, stage: Stage) -> None:
 async def _(step: story.Draft, stage: Stage) -> str:
     languages = [str(language) for language in step.wordings]
     await stage.does(step.who, f"writes a {step.purpose} statement in {', '.join(languages)}")
-    await stage.narrator.quotes([wording.subject for wording in step.wordings.values()])
+    for wording in step.wordings.values():
+        await stage.narrator.quotes([wording.subject, wording.text.partition("\n")[0]])
     source = step.source_language
     words = {str(name): dict(wording) for name, wording in step.wordings.items()}
     draft: Json = {

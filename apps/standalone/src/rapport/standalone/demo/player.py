@@ -4,7 +4,8 @@ For each step time passes to its moment, somebody calls an API, the system comes
 happened by itself is told, and what the step expects is compared with what the APIs show.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from rapport.standalone.demo.chronicle import deliveries, happenings
 from rapport.standalone.demo.counting import Finding
@@ -12,6 +13,9 @@ from rapport.standalone.demo.deeds import Stage, act
 from rapport.standalone.demo.expectations import compare
 from rapport.standalone.demo.scenario import Step
 from rapport.standalone.demo.world import Refused
+
+BREATH: Final = timedelta(seconds=2)
+"""Story time after a step in which what follows from it happens, before anybody looks."""
 
 
 async def play(stage: Stage) -> None:
@@ -41,8 +45,7 @@ async def _take(step: Step, stage: Stage) -> None:
     else:
         if step.refused is not None:
             await stage.check(Finding(False, f"a refusal with {step.refused} was expected"))
-    await stage.world.rest()
-    await _tell_news(stage)
+    await _until(stage.now + BREATH, stage)
     if concerned is not None and step.expect.root:
         for finding in compare(step.expect, await stage.world.see(concerned)):
             await stage.check(finding)

@@ -34,7 +34,7 @@ TOLERANCE_SECONDS: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message as somebody outside got it; `id` is the same if the same message comes again."""
+    """A message as somebody outside got it; `id` is the notification's, which tells a repeat."""
 
     id: str
     channel: str
@@ -67,7 +67,7 @@ def mail_as_read(message: EmailMessage, to: str) -> Arrival:
     """Return an e-mail as its reader sees it."""
     text, html = (_part(message, subtype) for subtype in ("plain", "html"))
     return Arrival(
-        id=str(message["Message-ID"]),
+        id=str(message["Message-ID"]).strip("<>").partition("@")[0],
         channel="email",
         to=to,
         language=str(message["Content-Language"]),

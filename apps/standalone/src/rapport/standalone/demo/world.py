@@ -1,7 +1,8 @@
 """The company and the world around it: people who call the APIs with their tokens, and time.
 
-Everything goes over HTTP. Only two things are asked of the system from inside: whether it is quiet,
-and how much it has published; for time passes in jumps, and never while something is on its way.
+Everything goes over HTTP. The system itself is only asked what the clock needs: whether it is quiet,
+how much it has published and when something falls due next. Time passes in jumps, from one thing that
+falls due to the next, and never while something is on its way.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from rapport.standalone.demo.scenario import Scenario
 from rapport.standalone.system import System
 
 STRIDE: Final = timedelta(minutes=5)
-"""The longest jump: what falls due is done close to its time."""
+"""The longest jump."""
 
 PATIENCE_SECONDS: Final = 30.0
 """Real time within which the system comes to rest after anything that is done to it."""
@@ -49,19 +50,14 @@ class Restless(Exception):
 
 @dataclass
 class World:
-    """See the module's docstring.
-
-    `cases` has the story's names of conversations by case id, `recipients` the stakeholders' by the
-    recipient's id.
-    """
+    """See the module's docstring; `names` has what the story calls the things behind ids."""
 
     scenario: Scenario
     up: System
     clock: JumpingClock
     http: httpx2.AsyncClient
     outside: Outside
-    cases: dict[str, str] = field(default_factory=dict)
-    recipients: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     _tokens: dict[str, str] = field(default_factory=dict)
     _published_before: int = 0
     _heard: int = 0
@@ -104,10 +100,15 @@ class World:
 
     async def until(self, moment: datetime) -> AsyncIterator[None]:
         """Let time pass, jump by jump, each followed by rest; yields after each."""
-        while (left := moment - self.clock.now()) > timedelta():
-            self.clock.move(min(left, STRIDE))
+        while (now := self.clock.now()) < moment:
+            self.clock.move_to(min(moment, now + STRIDE, await self._next_due(now)))
             await self.rest()
             yield
+
+    async def _next_due(self, now: datetime) -> datetime:
+        """Return when the next thing falls due after now, a stride from now if nothing does."""
+        due = [await service.scheduler.next_due() for service in self.up.services.values()]
+        return min((item for item in due if item and item > now), default=now + STRIDE)
 
     async def rest(self) -> None:
         """Wait until nothing is on its way and the live stream has told everything."""
@@ -148,14 +149,16 @@ class World:
 
     # Names
 
-    def case(self, id: str) -> str:
-        """Return what the story calls a case."""
-        return f"“{self.cases[id]}”" if id in self.cases else f"case {id}"
+    def name(self, id: str) -> str:
+        """Return what the story calls something: a case, a crisis, a stakeholder."""
+        return self.names.get(id, id)
 
     def person(self, subject: str | None) -> str:
         """Return how somebody is called; a team is called by its own name."""
         return self.scenario.name_of(subject)
 
-    def recipient(self, id: str) -> str:
-        """Return who a recipient is, where it is a stakeholder."""
-        return self.recipients.get(id, id)
+    def readable(self, text: str) -> str:
+        """Return a text with names in place of ids."""
+        for id, name in self.names.items():
+            text = text.replace(id, name)
+        return text

@@ -55,7 +55,10 @@ class EmbeddedBus:
         self._one_trim = asyncio.Lock()
 
     async def start(self) -> None:
-        """Open the log; raises TemporaryError where it is in use or cannot be used."""
+        """Open the log; raises TemporaryError where another process has it or it is in trouble.
+
+        Raises PermanentError where it does not fit the topics.
+        """
         run = asyncio.get_running_loop().run_in_executor
         partitions, positions = await run(self._writer, self._log.open)
         for partition in partitions:
@@ -68,8 +71,7 @@ class EmbeddedBus:
         if self._commit is None or self._trimming is None:
             return
         self._trimming.cancel()
-        for reader in tuple(self._readers):
-            await reader.stop()
+        await asyncio.gather(*(reader.stop() for reader in self._readers))
         commit, self._commit = self._commit, None
         await commit.stop()
         for watchers in self._watchers.values():
@@ -141,19 +143,15 @@ class EmbeddedBus:
             (partition.topic, partition.number): partition.end for partition in self._all(topics)
         }
 
-    async def trim(self) -> int:
-        """Forget what is older than its topic's retention and done by all groups; return how much.
+    async def trim(self) -> None:
+        """Forget what is older than its topic's retention and done by all groups.
 
         A group that has read a topic once holds its records until it has read them.
         """
         async with self._one_trim:
             floors = self._opened().floors()
-            return sum(
-                [
-                    await self._trim(partition, floors.get(partition.id, partition.end))
-                    for partition in self._all(self._topics)
-                ]
-            )
+            for partition in self._all(self._topics):
+                await self._trim(partition, floors.get(partition.id, partition.end))
 
     async def read(self, partition: Partition, position: int) -> Sequence[Record]:
         """Return some of the records from `position` on, where there are some; or raise Expired."""
@@ -161,7 +159,7 @@ class EmbeddedBus:
         if not records:
             run = asyncio.get_running_loop().run_in_executor
             records = await run(self._reader, self._log.read, partition, position)
-        if not records or records[0].offset != position:
+        if position < partition.start or not records:
             raise Expired(f"{partition.topic}/{partition.number} starts after offset {position}")
         return records
 
@@ -176,19 +174,19 @@ class EmbeddedBus:
 
     def leave(self, reader: GroupReader) -> None:
         """Note that `reader` reads no more."""
-        self._readers.remove(reader)
-        for partition, lane in reader.lanes.items():
-            self._watchers[partition].remove(lane.wake)
+        if reader in self._readers:
+            self._readers.remove(reader)
+            for partition, lane in reader.lanes.items():
+                self._watchers[partition].remove(lane.wake)
 
-    async def _trim(self, partition: Partition, below: int) -> int:
+    async def _trim(self, partition: Partition, below: int) -> None:
         run = asyncio.get_running_loop().run_in_executor
         oldest_kept = self._clock.now() - self._topics[partition.topic].retention
         before = int(oldest_kept.timestamp() * 1000)
-        first = partition.start
         while True:
             start = await run(self._writer, self._log.trim, partition, before, below)
             if start == partition.start:
-                return start - first
+                return
             partition.start = start
 
     async def _keep_trimmed(self) -> None:

@@ -159,10 +159,7 @@ class Log:
             self._writer.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", places)
 
     def read(self, partition: Partition, position: int) -> list[Record]:
-        """Return records from `position` on, or from where the log now starts.
-
-        They are some 500, or half a mebibyte; none where there are none.
-        """
+        """Return records from `position` on, some 500 or half a mebibyte; none where it is gone."""
         records: list[Record] = []
         size = 0
         place = _place(partition, position)
@@ -172,7 +169,7 @@ class Log:
                 size += len(data)
                 if len(records) >= SEGMENT_RECORDS or size >= SEGMENT_BYTES:
                     break
-        return records[max(0, position - records[0].offset) :] if records else records
+        return records[position - records[0].offset :] if records else records
 
     def oldest(self, places: Iterable[tuple[Partition, int]]) -> int:
         """Return the earliest timestamp, in epoch ms, of the records at these positions."""
@@ -277,7 +274,7 @@ def _id(partition: int, offset: int) -> int:
 def _place(partition: Partition, position: int) -> dict[str, int]:
     return {
         "first": _id(partition.id, 0),
-        "place": _id(partition.id, max(position, partition.start)),
+        "place": _id(partition.id, position),
         "last": _id(partition.id + 1, 0) - 1,
     }
 

@@ -93,9 +93,14 @@ class Watch(Aggregate):
         return [Due("bin", self.closed_to + BIN)] if self.is_awake else []
 
     def wake(self, at: datetime, detector: Detector | None) -> None:
-        """Begin with the bin of `at`; `detector` knows what is usual, None that it still does."""
+        """Begin with the bin of `at`; `detector` knows what is usual, None leaves what was known.
+
+        The last alarm is not forgotten: two alarms keep their distance whoever slept in between.
+        """
         self.closed_to = max(self.closed_to, bin_of(at))
-        self.detector = detector or self.detector
+        if detector is not None:
+            detector.alarmed = self.detector.alarmed
+            self.detector = detector
 
     def hear(self, at: datetime) -> bool:
         """Take note that an item came in; tell whether that was news for its bin.

@@ -4,12 +4,11 @@ The event is named like the feedback, so whoever sends the same once more tells 
 A drill's names are derived apart: what it sends never meets what is real.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rapport.common.events.envelope import Event
-from rapport.common.events.feedback import Attachment, Contact, FeedbackReceived, Rating, Reach
+from rapport.common.events.feedback import Contact, FeedbackReceived
 from rapport.common.events.vocabulary import Channel
 from rapport.common.text import language_of
 from rapport.intake.domain.identity import case_id, reference_of
@@ -18,11 +17,8 @@ from rapport.intake.domain.submission import Submission
 OPEN_CHANNELS: Final = frozenset({Channel.APP_STORE, Channel.SOCIAL, Channel.FORUM, Channel.PRESS})
 """Where everybody can read along, unless the sender says otherwise."""
 
-_UNREACHED: Final = Reach()
 
-
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(NamedTuple):
     """Who sends: the client that the token names, and the drill that it takes part in, if any."""
 
     client: str
@@ -52,15 +48,10 @@ def admit(
         "client": sender.client,
         "contact": Contact(**vars(submission.contact), person=person),
         "language": submission.language or language_of(submission.text or submission.subject or ""),
-        "reach": Reach(**vars(submission.reach)) if submission.reach else _UNREACHED,
         "public": _is_public(submission),
         "occurred_at": submission.occurred_at or at,
         "received_at": at,
     }
-    if submission.rating:
-        fields["rating"] = Rating(**vars(submission.rating))
-    if submission.attachments:
-        fields["attachments"] = tuple(Attachment(**vars(one)) for one in submission.attachments)
     data = FeedbackReceived(**fields)
     return Event(
         id=feedback,

@@ -33,6 +33,7 @@ from pydantic import (
 
 from rapport.common.errors import FieldProblem, Invalid
 from rapport.common.events import Personal
+from rapport.common.events.feedback import Attachment, Rating, Reach
 from rapport.common.events.vocabulary import Channel, Kind, Language
 from rapport.common.strict_json import MAX_PROBLEMS, pointer_to
 from rapport.common.text import clean
@@ -148,7 +149,10 @@ Moment = Annotated[
 
 
 class Sent(BaseModel):
-    """Base of what is sent: unknown fields are refused."""
+    """Base of what is sent: unknown fields are refused.
+
+    What is sent in the form in which an event carries it derives from both, `Sent` last.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -182,7 +186,7 @@ _NOBODY: Final = SentContact()
 """The contact of whoever does not say: one for all, since copying a default for each costs time."""
 
 
-class SentRating(Sent):
+class SentRating(Rating, Sent):
     """A score on its own scale; `maximum` is the best."""
 
     value: Number
@@ -198,7 +202,7 @@ class SentRating(Sent):
         return self
 
 
-class SentReach(Sent):
+class SentReach(Reach, Sent):
     """How far a public item has travelled."""
 
     followers: Count = 0
@@ -206,7 +210,7 @@ class SentReach(Sent):
     views: Count = 0
 
 
-class SentAttachment(Sent):
+class SentAttachment(Attachment, Sent):
     """A file that came along, known by its SHA-256 digest (64 hex digits); `size` in bytes."""
 
     name: Annotated[Name, OF_CONTACT]
