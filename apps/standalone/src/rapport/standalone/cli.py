@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import uvloop
 from rich.console import Console
 
 from rapport.common.auth import ROLES, Signer
 from rapport.common.errors import RapportError
 from rapport.common.events.documents import export
 from rapport.common.serving import main as run_service
-from rapport.common.serving import until_stopped
+from rapport.common.serving import run_on_loop, until_stopped
 from rapport.common.telemetry import configure_logs
 from rapport.standalone.demo import load
 from rapport.standalone.demo import run as run_demo
@@ -136,7 +135,7 @@ def _curl_lines(url: str, tokens: dict[str, str]) -> str:
 def _finish(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run to the end; our own errors and a taken port end with one line and status 1."""
     try:
-        uvloop.run(run())
+        run_on_loop(run())
     except RapportError as error:
         raise click.ClickException(error.reason) from None
     except OSError as error:

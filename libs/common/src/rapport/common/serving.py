@@ -6,8 +6,10 @@ requests), then everything behind it drains.
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -22,6 +24,8 @@ from rapport.common.telemetry import configure_logs
 
 KEEP_ALIVE_SECONDS = 65
 GRACE_SECONDS = 5
+SWITCH_SECONDS = 0.001
+"""How long a busy event loop may keep the stores' and the bus's writer threads waiting."""
 
 
 class _Server(uvicorn.Server):
@@ -67,13 +71,10 @@ async def until_stopped() -> None:
     await stopped.wait()
 
 
-def run(coroutine: Callable[[], object]) -> None:
-    """Run an async function to its end on uvloop; a wrong setting ends it with one line."""
-    configure_logs()
-    try:
-        uvloop.run(coroutine())  # type: ignore[arg-type]
-    except Invalid as error:
-        raise SystemExit(error.reason) from None
+def run_on_loop(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run to the end on uvloop, letting writer threads in between often."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    uvloop.run(coroutine)
 
 
 def main(service: Service) -> None:
@@ -96,4 +97,8 @@ def main(service: Service) -> None:
         await running.stop()
         await bus.stop()
 
-    run(process)
+    configure_logs()
+    try:
+        run_on_loop(process())
+    except Invalid as error:
+        raise SystemExit(error.reason) from None

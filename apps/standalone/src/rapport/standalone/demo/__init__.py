@@ -75,6 +75,6 @@ async def _day(scenario: Scenario, narrator: Narrator, folder: Path) -> list[Fin
             await play(stage)
             for finding in await day_in_figures(world, narrator, stage.feedback, past, begun):
                 await stage.check(finding)
-        except (Refused, Restless, Invalid) as error:
-            await stage.check(Finding(False, str(error)))
+        except (Refused, Restless, Invalid, httpx2.HTTPError) as error:
+            await stage.check(Finding(False, str(error) or type(error).__name__))
         return stage.findings

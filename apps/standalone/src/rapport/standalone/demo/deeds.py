@@ -276,6 +276,19 @@ async def _tell_desks(stage: Stage, what: str, done: Counter[str]) -> None:
     await stage.narrator.detail(", ".join(by_owner))
 
 
+@act.register
+async def _(step: story.Received, stage: Stage) -> None:
+    names = {step.to, f"/{step.to}"}
+    found = sum(
+        item.channel == step.channel
+        and not names.isdisjoint({item.to, stage.world.name(item.to)})
+        and step.mentions in f"{item.subject}\n{item.text}"
+        for item in stage.world.outside.arrived
+    )
+    what = f"{step.to} got {found} by {step.channel} that mention “{step.mentions}”"
+    await stage.check(Finding(found > 0 if step.times is None else found == step.times, what))
+
+
 # What is known and said
 
 

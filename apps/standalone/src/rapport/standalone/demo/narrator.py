@@ -13,6 +13,7 @@ from typing import Final
 
 from rich.console import Console
 from rich.live import Live
+from rich.panel import Panel
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
@@ -53,8 +54,13 @@ class Narrator:
 
     async def title(self, company: str, story: str) -> None:
         """Begin."""
-        self._print(Text(f"A day at {company}", "bold"))
-        await self._tell(Text(story, "dim"))
+        heading = Text(f"A day at {company}", "bold")
+        if self._console.is_terminal:
+            self._print(Panel(story, title=heading, title_align="left", padding=(1, 2)))
+        else:
+            self._print(heading)
+            self._print(Text(story))
+        await self._rest()
 
     async def chapter(self, title: str, story: str) -> None:
         """Begin a part of the day."""
@@ -100,7 +106,7 @@ class Narrator:
         """Show figures in columns; the first column is of words."""
         table = Table(title=Text(title, "bold"), title_justify="left", box=None, pad_edge=False)
         for place, name in enumerate(head):
-            table.add_column(name, justify="left" if place == 0 else "right", header_style="dim")
+            table.add_column(name, justify="right" if place else "left", header_style="dim")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self._print(Text())
@@ -138,7 +144,7 @@ class Narrator:
         self._print(line)
         await self._rest()
 
-    def _print(self, line: Text | Table | Rule) -> None:
+    def _print(self, line: Text | Table | Rule | Panel) -> None:
         self._console.print(line, soft_wrap=not self._console.is_terminal, highlight=False)
 
     async def _rest(self) -> None:

@@ -4,6 +4,7 @@ For each step time passes to its moment, somebody calls an API, the system comes
 happened by itself is told, and what the step expects is compared with what the APIs show.
 """
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -11,7 +12,7 @@ from rapport.standalone.demo.chronicle import deliveries, happenings
 from rapport.standalone.demo.counting import Finding
 from rapport.standalone.demo.deeds import Stage, act
 from rapport.standalone.demo.expectations import compare
-from rapport.standalone.demo.scenario import Step
+from rapport.standalone.demo.scenario import Check, Step
 from rapport.standalone.demo.world import Refused
 
 BREATH: Final = timedelta(seconds=2)
@@ -48,7 +49,14 @@ async def _take(step: Step, stage: Stage) -> None:
     await _until(stage.now + BREATH, stage)
     if concerned is not None and step.expect.root:
         for finding in compare(step.expect, await stage.world.see(concerned)):
-            await stage.check(finding)
+            await stage.check(replace(finding, what=_about(step) + finding.what))
+
+
+def _about(step: Step) -> str:
+    """Return what a finding is about where nobody has just done anything to it."""
+    if not isinstance(step, Check):
+        return ""
+    return "the crisis: " if step.case is None else f"“{step.case}”: "
 
 
 async def _tell_news(stage: Stage) -> None:
@@ -67,6 +75,6 @@ def _status(stage: Stage) -> dict[str, str]:
     return {
         stage.world.scenario.company: f"{stage.now:%H:%M}",
         "messages": str(len(stage.feedback)),
-        "cases": str(len(stage.world.cases)),
+        "cases": str(len(set(stage.cases.values()))),
         "delivered": str(len(stage.world.outside.arrived)),
     }

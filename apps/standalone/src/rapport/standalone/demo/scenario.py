@@ -223,6 +223,19 @@ class Check(Step):
     case: Known | None = None
 
 
+class Received(Step):
+    """Nobody does anything: somebody outside got a message that `mentions` something.
+
+    `times` is how often; at least once where it is not given.
+    """
+
+    do: Literal["received"]
+    channel: Literal["email", "webhook", "stream"]
+    to: str
+    mentions: str
+    times: int | None = None
+
+
 class CrisisStep(Step):
     """Somebody leads the crisis that was proposed last."""
 
@@ -344,6 +357,7 @@ AnyStep = Annotated[
     | ClearDesks
     | Publish
     | Check
+    | Received
     | Declare
     | Decide
     | Update

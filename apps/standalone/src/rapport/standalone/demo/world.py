@@ -125,6 +125,9 @@ class World:
         arrived = [item for item in self.outside.arrived if item not in self._seen]
         self._heard += len(events)
         self._seen.update(arrived)
+        for data in (event["data"] for event in events):
+            if "crisis_id" in data and "title" in data:
+                self.names[data["crisis_id"]] = data["title"]
         return events, arrived
 
     async def _is_at_rest(self) -> bool:

@@ -228,7 +228,7 @@ class Pipeline:
         added = tuple(
             (f"{dead_letters.PREFIX}{name}", value.encode()) for name, value in details.items()
         )
-        return Message(DEAD_LETTERS.name, record.key or "", record.value or b"", headers + added)
+        return Message(DEAD_LETTERS.name, record.key, record.value, headers + added)
 
 
 def _call(

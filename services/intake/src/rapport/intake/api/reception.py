@@ -5,11 +5,10 @@ does not keep everybody else waiting.
 """
 
 import asyncio
-import hmac
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from itertools import islice
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
@@ -51,8 +50,7 @@ class Item(NamedTuple):
     content: Submission | Invalid
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One request: who sends, when, and what its headers ask for."""
 
     sender: Sender
@@ -98,7 +96,7 @@ class Reception:
         self._bus = bus
         self._clock = clock
         self._person_key = person_key
-        self._status_key = status_key or secrets.token_bytes(32)
+        self._status_key = blake2b(status_key or secrets.token_bytes(32)).digest()
         self._contents: Memory[str] = Memory(KEYS_KEPT)
         self._recent: Memory[None] = Memory(IDS_KEPT)
         self.statuses = statuses
@@ -156,7 +154,7 @@ class Reception:
 
     def mac(self, id: str) -> str:
         """Return what proves that a status URL was given out by us."""
-        return hmac.digest(self._status_key, id.encode(), "sha256").hex()[:32]
+        return blake2b(id.encode(), key=self._status_key, digest_size=16).hexdigest()
 
     def status_url(self, id: str) -> str:
         """Return where the sender of feedback `id` can ask how it stands."""

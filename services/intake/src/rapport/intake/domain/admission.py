@@ -46,13 +46,13 @@ def admit(
         "reference": reference_of(feedback),
         "case_id": case,
         "client": sender.client,
-        "contact": Contact(**vars(submission.contact), person=person),
+        "contact": Contact.model_validate(vars(submission.contact) | {"person": person}),
         "language": submission.language or language_of(submission.text or submission.subject or ""),
         "public": _is_public(submission),
         "occurred_at": submission.occurred_at or at,
         "received_at": at,
     }
-    data = FeedbackReceived(**fields)
+    data = FeedbackReceived.model_validate(fields)
     return Event(
         id=feedback,
         source="/rapport/intake",

@@ -102,7 +102,10 @@ class Calendar(BaseModel):
             day = first + timedelta(days=days)
             midnight = datetime.combine(day, time(), tzinfo=zone)
             for opening in self._hours_of(day):
-                opens = max(start, (midnight + opening.opens).astimezone(UTC))
+                opens = (midnight + opening.opens).astimezone(UTC)
+                if opens.astimezone(zone).date() != day:
+                    continue  # the clocks skipped this day
+                opens = max(start, opens)
                 closes = (midnight + opening.closes).astimezone(UTC)
                 if opens < closes:
                     yield opens, closes
