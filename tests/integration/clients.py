@@ -20,6 +20,7 @@ PATIENCE: Final = 60.0
 """Seconds until somebody who waits gives up; nobody who gets an answer waits that long."""
 
 PAUSE: Final = 0.05
+SHORT_PAUSE: Final = 0.001
 PAGE: Final = 200
 
 PEOPLE: Final = {
@@ -32,6 +33,14 @@ PEOPLE: Final = {
     "vic": ("viewer",),
 }
 """Who calls in these stories, and their roles."""
+
+
+async def eventually(holds: Callable[[], bool], otherwise: str) -> None:
+    """Return when something holds; fails, saying what is `otherwise`."""
+    give_up = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < give_up, otherwise
+        await asyncio.sleep(SHORT_PAUSE)
 
 
 class Rapport:

@@ -10,13 +10,17 @@ import click
 from rich.console import Console
 
 from rapport.common.auth import ROLES, Signer
-from rapport.common.errors import RapportError
+from rapport.common.errors import NotFound, RapportError
 from rapport.common.events.documents import export
 from rapport.common.serving import main as run_service
 from rapport.common.serving import run_on_loop, until_stopped
 from rapport.common.telemetry import configure_logs
 from rapport.standalone.demo import load
 from rapport.standalone.demo import run as run_demo
+from rapport.standalone.progress import showing_progress
+from rapport.standalone.readers import read_file
+from rapport.standalone.replay import choose_mapping
+from rapport.standalone.replay import replay as bring_in
 from rapport.standalone.system import PEOPLE, SERVICES, role_tokens, system
 
 console = Console()
@@ -73,14 +77,14 @@ def serve(service: str) -> None:
 @click.option(
     "--pause",
     type=click.FloatRange(0, 10),
-    help="Seconds to read each line; 0.1 in a terminal, 0 elsewhere, unless given.",
+    help="Seconds to read each line; 0.05 in a terminal, 0 elsewhere, unless given.",
 )
 def demo(scenario: Path | None, pause: float | None) -> None:
     """Play a day at a company through the real system, with a clock that jumps."""
     configure_logs("ERROR")
 
     async def play() -> None:
-        reading_time = (0.1 if console.is_terminal else 0.0) if pause is None else pause
+        reading_time = (0.05 if console.is_terminal else 0.0) if pause is None else pause
         if not await run_demo(load(scenario), console, reading_time):
             sys.exit(1)
 
@@ -101,6 +105,61 @@ def token(subject: str, roles: str, days: float, data_dir: Path) -> None:
         raise click.ClickException(error.reason) from None
 
 
+@rapport.command()
+@click.argument("file")
+@click.option("--mapping", "mapping_name", required=True, help="A mapping's name, or its file.")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Of the system.")
+@click.option("--token", "bearer", help="A publisher's token; by default one is minted.")
+@click.option("--limit", type=click.IntRange(1), help="How many records to read at most.")
+@click.option("--as-live", is_flag=True, help="Let old items happen now, with clocks and all.")
+@click.option(
+    "--refusals",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("refusals.csv"),
+    show_default=True,
+    help="Where refused items are told, with line, field and reason.",
+)
+@data_dir_option
+def replay(
+    file: str,
+    mapping_name: str,
+    url: str,
+    bearer: str | None,
+    limit: int | None,
+    as_live: bool,
+    refusals: Path,
+    data_dir: Path,
+) -> None:
+    """Bring FILE (CSV, JSON lines or JSON; - is standard input) in through a mapping.
+
+    Items of the past are counted and nothing else, unless --as-live moves them to now.
+    """
+
+    async def run() -> None:
+        mapping = choose_mapping(mapping_name)
+        sender = bearer or _own_token(data_dir)
+        with showing_progress(console, file) as progress:
+            summary = await bring_in(
+                read_file(file),
+                mapping,
+                url=url,
+                token=sender,
+                refusals=refusals,
+                as_live=as_live,
+                limit=limit,
+                progress=progress,
+            )
+        click.echo(
+            f"{summary.accepted:,} accepted, {summary.refused:,} refused, "
+            f"{summary.known:,} already known; "
+            f"{summary.seconds:.1f} s, {summary.rate:,.0f} a second"
+        )
+        if summary.refused:
+            click.echo(f"What was refused, and why: {refusals}")
+
+    _finish(run)
+
+
 @rapport.group()
 def schema() -> None:
     """The event contract as documents."""
@@ -115,6 +174,13 @@ def schema_export(folder: Path) -> None:
         click.echo(reason, err=True)
     if broken:
         raise click.ClickException("the contract changed incompatibly; nothing was written")
+
+
+def _own_token(data_dir: Path) -> str:
+    """Return a publisher's token of the installation in `data_dir`."""
+    if not (data_dir / "keys").is_dir():
+        raise NotFound(f"{data_dir} holds no installation: give --data-dir or --token")
+    return Signer.open(data_dir / "keys").mint("replay", ["publisher"])
 
 
 def _curl_lines(url: str, tokens: dict[str, str]) -> str:
@@ -139,6 +205,8 @@ def _finish(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
     except RapportError as error:
         raise click.ClickException(error.reason) from None
     except OSError as error:
-        raise click.ClickException(f"cannot listen: {error.strerror}") from None
+        raise click.ClickException(
+            ": ".join(filter(None, [error.filename, error.strerror]))
+        ) from None
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)

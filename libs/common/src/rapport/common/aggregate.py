@@ -21,6 +21,10 @@ OUTBOX_LIMIT: Final = 200
 SEEN_LIMIT: Final = 64
 
 
+class OutboxFull(PermanentError):
+    """A decision emits more than one save may carry, or than there is room for behind others."""
+
+
 class Due(NamedTuple):
     """Something of an aggregate that falls due: a clock, a lease, a scheduled step."""
 
@@ -124,7 +128,8 @@ class Aggregate(BaseModel):
     ) -> list[tuple[str, Event[EventData]]]:
         """Return what was emitted since the last call as events, each with its topic's name.
 
-        Raises `PermanentError` over the hop limit (a loop), or over 200 events for one save.
+        Raises `PermanentError` over the hop limit (a loop), `OutboxFull` over 200 events for one
+        save.
         """
         emitted, self._emitted = self._emitted, []
         if not emitted:
@@ -132,9 +137,7 @@ class Aggregate(BaseModel):
         if cause.hops > HOP_LIMIT:
             raise PermanentError(f"more than {HOP_LIMIT} hops: events go in a circle")
         if first_position + len(emitted) > OUTBOX_LIMIT:
-            raise PermanentError(
-                f"more than {OUTBOX_LIMIT} events for one save of {self.COLLECTION}"
-            )
+            raise OutboxFull(f"more than {OUTBOX_LIMIT} events for one save of {self.COLLECTION}")
         historical = self.historical if cause.historical is None else cause.historical
         events = []
         for position, (data, business_key) in enumerate(emitted, first_position):

@@ -13,10 +13,10 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from rapport.common.aggregate import OUTBOX_LIMIT, Aggregate, Cause
+from rapport.common.aggregate import OUTBOX_LIMIT, Aggregate, Cause, OutboxFull
 from rapport.common.clock import Clock
 from rapport.common.errors import NotFound, PermanentError, TemporaryError
-from rapport.common.events.codec import Message, encode
+from rapport.common.events.codec import Message, encode, pack
 from rapport.common.events.envelope import Event, EventData
 from rapport.common.store.outbox import Relay
 from rapport.common.store.port import MESSAGE_LIMIT, Change, Store
@@ -27,6 +27,7 @@ A = TypeVar("A", bound=Aggregate)
 ATTEMPTS: Final = 8
 SUBJECTS_LIMIT: Final = 64
 FOLD_LIMIT: Final = OUTBOX_LIMIT // 2
+ATTRIBUTES_LIMIT: Final = 16 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -110,17 +111,21 @@ class Engine:
         """
         remaining = dict(steps)
         careful: set[str] = set()
+        alone: set[str] = set()
         gone: set[str] = set()
         races = 0
         while remaining:
-            loaded = await self.store.get_many(kind, list(remaining))
+            loaded = await self._load(kind, remaining)
             folds = {
-                id: self._fold(id, loaded.get(id), waiting, careful=id in careful)
+                id: self._fold(
+                    id, loaded.get(id), waiting, careful=id in careful, alone=id in alone
+                )
                 for id, waiting in remaining.items()
                 if not _is_deleted(id, loaded, gone, waiting)
             }
             careful |= {id for id, fold in folds.items() if fold.spoilt}
             outcome = await self._save([fold.change for fold in folds.values() if fold.change])
+            alone |= outcome.refused.keys()
             gone = {id for id in outcome.lost if id not in loaded}
             remaining = {
                 id: left for id, fold in folds.items() if (left := _settle(id, fold, outcome))
@@ -159,17 +164,38 @@ class Engine:
             raise NotFound(f"there is no such {kind.__name__.lower()}")
         return result
 
+    async def _load(self, kind: type[A], waiting: Mapping[str, Sequence[Step]]) -> dict[str, A]:
+        """Load all at once or, where one is damaged, each by itself; the steps of that one fail."""
+        loaded: dict[str, A] = {}
+        try:
+            return await self.store.get_many(kind, list(waiting))
+        except PermanentError:
+            for id, steps in waiting.items():
+                try:
+                    loaded |= await self.store.get_many(kind, [id])
+                except PermanentError as damage:
+                    for step in steps:
+                        step.failure = step.failure or damage
+        return loaded
+
     def _fold(
-        self, id: str, aggregate: Aggregate | None, steps: Sequence[Step], *, careful: bool
+        self,
+        id: str,
+        aggregate: Aggregate | None,
+        steps: Sequence[Step],
+        *,
+        careful: bool,
+        alone: bool,
     ) -> _Fold:
         """Decide one aggregate's steps in order; a failure spoils it unless copies are taken.
 
-        A long story takes several saves: once many messages wait, the rest comes after them.
+        A long story takes several saves: once many messages wait, or a decision finds no room for
+        its own behind them, the rest comes after them. `alone`, each step gets a save of its own.
         """
         fold = _Fold(steps)
         messages: list[tuple[str, Message]] = []
         for place, step in enumerate(steps):
-            if len(messages) >= FOLD_LIMIT:
+            if len(messages) >= FOLD_LIMIT or (alone and fold.decided):
                 fold.rest = steps[place:]
                 break
             if step.failure is not None or (aggregate is not None and step.is_done(aggregate)):
@@ -180,10 +206,14 @@ class Engine:
             except TemporaryError:
                 raise
             except Exception as failure:
-                step.failure = failure
-                if careful or aggregate is None:
-                    continue
-                return _Fold(steps, spoilt=True)
+                no_room = isinstance(failure, OutboxFull) and bool(messages)
+                step.failure = None if no_room else failure
+                if aggregate is not None and not careful:
+                    return _Fold(steps, spoilt=True)
+                if no_room:
+                    fold.rest = steps[place:]
+                    break
+                continue
             if after is not None:
                 aggregate = after
                 fold.decided.append(step)
@@ -213,8 +243,8 @@ class Engine:
         step.mark(after)
         emitted = after.collect(cause, self.service, first_position=len(messages))
         encoded = [(event.id, encode(event, topic)) for topic, event in emitted]
-        if any(len(message.value or b"") > MESSAGE_LIMIT for _, message in encoded):
-            raise PermanentError(f"an event is over {MESSAGE_LIMIT // 1024} KiB")
+        for _, message in encoded:
+            _refuse_size(message)
         messages += encoded
         return after
 
@@ -246,7 +276,7 @@ class Engine:
 
 def _settle(id: str, fold: _Fold, outcome: _Saved) -> Sequence[Step]:
     """Tell a fold's steps what came of them; return those that are yet to be decided."""
-    if fold.spoilt or id in outcome.lost:
+    if fold.spoilt or id in outcome.lost or (id in outcome.refused and len(fold.decided) > 1):
         return fold.steps
     for step in fold.decided:
         if id in outcome.refused:
@@ -265,6 +295,14 @@ def _is_deleted(
     for step in steps:
         step.failure = step.failure or PermanentError("it was deleted and stays so")
     return True
+
+
+def _refuse_size(message: Message) -> None:
+    """Raise PermanentError for what would be stuck in the outbox: no bus would take it."""
+    if len(message.value or b"") > MESSAGE_LIMIT:
+        raise PermanentError(f"an event is over {MESSAGE_LIMIT // 1024} KiB")
+    if len(pack(message.headers).values) > ATTRIBUTES_LIMIT:
+        raise PermanentError(f"an event's attributes are over {ATTRIBUTES_LIMIT // 1024} KiB")
 
 
 def _refuse_mixing(aggregate: Aggregate, cause: Cause) -> None:

@@ -8,7 +8,9 @@ read by operators and clients, so they never carry personal data.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
+
+LONGEST_PAUSE: Final = 30.0
 
 
 class RapportError(Exception):
@@ -31,6 +33,20 @@ class TemporaryError(RapportError):
     def __init__(self, reason: str, delay: float = 1.0) -> None:
         super().__init__(reason)
         self.delay = delay
+
+
+def reason_of(error: Exception) -> str:
+    """Return what may be told about an error: our own words, or only the kind of a foreign one."""
+    return error.reason if isinstance(error, RapportError) else type(error).__name__
+
+
+def pause_after(error: Exception, tries: int) -> float:
+    """Return how many seconds to wait after so many tries that failed, the last one with `error`.
+
+    What the error itself asks for (else a second) doubles with each try, up to half a minute.
+    """
+    first = error.delay if isinstance(error, TemporaryError) else 1.0
+    return min(LONGEST_PAUSE, max(first, 0.05) * 2.0 ** min(tries - 1, 16))
 
 
 class PermanentError(RapportError):

@@ -6,6 +6,7 @@ order. Standalone runs five of them in one process; elsewhere each has a process
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from rapport.common.bus.pipeline import Pipeline
 from rapport.common.bus.port import Bus, Lag, Subscription
 from rapport.common.clock import Clock, SystemClock
 from rapport.common.engine import Engine
-from rapport.common.errors import Invalid, TemporaryError
+from rapport.common.errors import Invalid, RapportError
 from rapport.common.events.topics import Topic
 from rapport.common.handling import Declared, DueHandler, EventHandler, FactHandler
 from rapport.common.http import create_app
@@ -89,6 +90,8 @@ class Running:
     scheduler: Scheduler = field(init=False)
     resources: Any = field(init=False)
     _subscription: Subscription | None = field(default=None, init=False)
+    _opened: AsyncExitStack = field(default_factory=AsyncExitStack, init=False)
+    _drain: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         service = self.service
@@ -125,30 +128,38 @@ class Running:
     async def start(self, *, consume: bool = True) -> None:
         """Open the store, publish what a crash left behind, then consume and scan.
 
-        `consume` False leaves reading and scanning to the caller (tests drive them step by step).
+        What fails here closes all that was opened before. `consume` False leaves reading and
+        scanning to the caller (tests drive them step by step).
         """
-        await self.store.start()
-        await self.relay.start()
-        await self.service.begin(self.resources)
-        if consume:
-            if self.service.consumes:
-                self._subscription = await self.bus.subscribe(
-                    self.service.name,
-                    [topic.name for topic in self.service.consumes],
-                    self.pipeline.handle,
-                )
-            self.scheduler.start()
+        async with AsyncExitStack() as opening:
+            await self.store.start()
+            opening.push_async_callback(self.store.stop)
+            await self.relay.start()
+            opening.push_async_callback(lambda: self.relay.stop(self._drain))
+            await self.service.begin(self.resources)
+            opening.push_async_callback(lambda: self.service.end(self.resources))
+            opening.push_async_callback(lambda: self.scheduler.stop(self._drain))
+            if consume:
+                await self._subscribe(opening)
+                self.scheduler.start()
+            self._opened = opening.pop_all()
         log.info("service.started", service=self.service.name)
 
     async def stop(self, drain: float = 20.0) -> None:
-        """Stop reading, finish what is in flight, publish it, close the store."""
-        if self._subscription is not None:
-            await self._subscription.stop(drain)
-        await self.scheduler.stop(drain)
-        await self.service.end(self.resources)
-        await self.relay.stop(drain)
-        await self.store.stop()
+        """Stop reading, finish what is in flight, publish it, close the store.
+
+        Each of these happens even where the one before it fails, and has `drain` seconds.
+        """
+        self._drain = drain
+        await self._opened.aclose()
         log.info("service.stopped", service=self.service.name)
+
+    async def _subscribe(self, opening: AsyncExitStack) -> None:
+        topics = [topic.name for topic in self.service.consumes]
+        if topics:
+            subscription = await self.bus.subscribe(self.service.name, topics, self.pipeline.handle)
+            opening.push_async_callback(lambda: subscription.stop(self._drain))
+            self._subscription = subscription
 
     async def lag(self) -> Lag:
         """Return how far the service is behind on its events."""
@@ -174,7 +185,7 @@ class Running:
         try:
             await self.store.next_due(self._aggregates)
             await self.lag()
-        except TemporaryError as error:
+        except RapportError as error:
             return {self.service.name: error.reason}
         return {}
 

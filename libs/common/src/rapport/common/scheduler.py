@@ -3,11 +3,10 @@
 A due item is an ordinary save whose cause is (aggregate, name, due time) and whose time is the due
 time, so it does not matter when the scan gets there. The scan holds while the service is more than
 a minute behind on its events (a reply may already be on its way in), but never for longer than ten
-minutes.
+minutes. What fails, or is still there after its turn, rests for a minute and holds up nobody.
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,7 +17,7 @@ import structlog
 from rapport.common.aggregate import Aggregate, Cause, Due
 from rapport.common.clock import Clock
 from rapport.common.engine import Engine, Step
-from rapport.common.errors import RapportError
+from rapport.common.errors import TemporaryError, reason_of
 from rapport.common.events.ids import derived_id
 from rapport.common.handling import DueHandler
 from rapport.common.telemetry import DUE_FIRED, DUE_LATE
@@ -101,14 +100,15 @@ class Scheduler:
         fired = 0
         self._resting = {name: until for name, until in self._resting.items() if until > now}
         for kind, handler in self._handlers.items():
-            while (ready := await self._ready(kind, self._limit(handler), now)) and (
-                done := await self._fire_batch(kind, handler, ready, now)
-            ):
-                fired += done
+            try:
+                while ready := await self._ready(kind, self._limit(handler), now):
+                    fired += await self._fire_batch(kind, handler, ready, now)
+            except Exception as error:
+                self._note_failure(error, collection=kind.COLLECTION)
         return fired
 
     async def _ready(self, kind: type[A], limit: int, now: datetime) -> Sequence[A]:
-        """Return what is due, without what rests after a failure: it must not hold up others."""
+        """Return what is due, without what rests: it must not hold up others."""
         if limit <= 0:
             return ()
         due = await self._engine.store.due(kind, now, limit=limit + len(self._resting))
@@ -129,18 +129,21 @@ class Scheduler:
     async def _scan(self) -> None:
         while True:
             self._awake.clear()
+            now = self._clock.now()
             try:
-                now = self._clock.now()
                 if not await self._hold(now):
                     await self.fire(now)
             except Exception as error:
-                reason = error.reason if isinstance(error, RapportError) else type(error).__name__
-                log.warning("scan.failed", service=self._engine.service, reason=reason)
-            await self._wait()
+                self._note_failure(error)
+            await self._wait(now)
 
-    async def _wait(self) -> None:
-        """Sleep a second of the clock, or until something saved is due already."""
-        sleeping = asyncio.create_task(self._clock.sleep(POLL_SECONDS))
+    async def _wait(self, scanned: datetime) -> None:
+        """Sleep until a second after the last scan's time, or until something saved is due already.
+
+        A clock that jumped while that scan went on is not waited for.
+        """
+        left = POLL_SECONDS - (self._clock.now() - scanned).total_seconds()
+        sleeping = asyncio.create_task(self._clock.sleep(left))
         woken = asyncio.create_task(self._awake.wait())
         try:
             await asyncio.wait({sleeping, woken}, return_when=asyncio.FIRST_COMPLETED)
@@ -149,13 +152,21 @@ class Scheduler:
             woken.cancel()
 
     async def _hold(self, now: datetime) -> bool:
-        if await self._lag_seconds() <= LAG_LIMIT_SECONDS:
+        if not await self._is_behind():
             self._held_since = None
             return False
         if self._held_since is None:
             self._held_since = now
             log.warning("scan.held", service=self._engine.service)
         return now - self._held_since < HOLD_LIMIT
+
+    async def _is_behind(self) -> bool:
+        """Tell whether events have waited for over a minute, or nobody can say."""
+        try:
+            return await self._lag_seconds() > LAG_LIMIT_SECONDS
+        except Exception as error:
+            self._note_failure(error)
+            return True
 
     async def _fire_batch(
         self,
@@ -164,8 +175,26 @@ class Scheduler:
         ready: Sequence[Aggregate],
         now: datetime,
     ) -> int:
+        """Carry out what is due of these, together or, where that fails for good, one by one."""
+        try:
+            return await self._fire_together(kind, handler, ready, now)
+        except TemporaryError:
+            raise
+        except Exception as failure:
+            if len(ready) == 1:
+                self._fail(kind, ready[0].id, failure, now)
+                return 0
+        return sum([await self._fire_batch(kind, handler, [item], now) for item in ready])
+
+    async def _fire_together(
+        self,
+        kind: type[Aggregate],
+        handler: DueHandler[Any],
+        ready: Sequence[Aggregate],
+        now: datetime,
+    ) -> int:
         given = () if handler.prepare is None else (await handler.prepare(ready, self._resources),)
-        steps: dict[str, list[Step]] = defaultdict(list)
+        steps: dict[str, list[Step]] = {aggregate.id: [] for aggregate in ready}
         for aggregate in ready:
             for item in sorted(aggregate.due(), key=lambda item: item.at):
                 if item.at <= now:
@@ -176,9 +205,12 @@ class Scheduler:
         await self._engine.apply(kind, steps)
         DUE_LATE.labels(self._engine.service).set(
             max(
-                (now - step.cause.time).total_seconds()
-                for waiting in steps.values()
-                for step in waiting
+                (
+                    (now - step.cause.time).total_seconds()
+                    for waiting in steps.values()
+                    for step in waiting
+                ),
+                default=0.0,
             )
         )
         done = 0
@@ -193,19 +225,31 @@ class Scheduler:
     ) -> None:
         for step in steps:
             if step.failure is not None:
-                self._resting[handler.changes.COLLECTION, id] = now + RETRY_AFTER_FAILURE
-                log.error(
-                    "due.failed",
-                    service=self._engine.service,
-                    collection=handler.changes.COLLECTION,
-                    aggregate=id,
-                    exc_info=step.failure,
-                )
+                self._fail(handler.changes, id, step.failure, now)
         result = next((step.result for step in reversed(steps) if step.result is not None), None)
+        if result is None:
+            self._rest(handler.changes, id, now)
         if handler.then is not None and result is not None:
             task = asyncio.create_task(self._act(handler, result))
             self._effects.add(task)
             task.add_done_callback(self._finished)
+
+    def _fail(self, kind: type[Aggregate], id: str, failure: Exception, now: datetime) -> None:
+        self._rest(kind, id, now)
+        log.error(
+            "due.failed",
+            service=self._engine.service,
+            collection=kind.COLLECTION,
+            aggregate=id,
+            exc_info=failure,
+        )
+
+    def _rest(self, kind: type[Aggregate], id: str, now: datetime) -> None:
+        self._resting[kind.COLLECTION, id] = now + RETRY_AFTER_FAILURE
+
+    def _note_failure(self, error: Exception, **where: str) -> None:
+        service = self._engine.service
+        log.warning("scan.failed", service=service, reason=reason_of(error), **where)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         """There is room again: look whether more is due."""

@@ -6,9 +6,10 @@ requests), then everything behind it drains.
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import uvicorn
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp
 
 from rapport.common.auth import Verifier
 from rapport.common.clock import SystemClock
-from rapport.common.errors import Invalid
+from rapport.common.errors import RapportError
 from rapport.common.http import Front, operations
 from rapport.common.runtime import Running, Service, open_bus, open_store
 from rapport.common.telemetry import configure_logs
@@ -53,10 +54,13 @@ async def listening(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = _Server(config)
-    socket = config.bind_socket()
-    serving = asyncio.create_task(server.serve([socket]))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # whoever connects from now on waits for the server's start
+    listener = socket.create_server((host, port), family=family, backlog=config.backlog)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts inherits it
+    serving = asyncio.create_task(server.serve([listener]))
     try:
-        yield socket.getsockname()[1]
+        yield listener.getsockname()[1]
     finally:
         server.should_exit = True
         await serving
@@ -89,16 +93,21 @@ def main(service: Service) -> None:
             settings.auth_keys, settings.auth_issuer, settings.auth_audience
         )
         running = Running(service, settings, bus, open_store(settings, service), clock, verifier)
-        await bus.start()
-        await running.start()
         front = Front({service.name: running.app}, operations(running.missing))
-        async with listening(front, settings.http_host, settings.http_port):
+        async with AsyncExitStack() as stack:
+            await bus.start()
+            stack.push_async_callback(bus.stop)
+            await running.start()
+            stack.push_async_callback(running.stop)
+            await stack.enter_async_context(
+                listening(front, settings.http_host, settings.http_port)
+            )
             await until_stopped()
-        await running.stop()
-        await bus.stop()
 
     configure_logs()
     try:
         run_on_loop(process())
-    except Invalid as error:
+    except RapportError as error:
         raise SystemExit(error.reason) from None
+    except OSError as error:
+        raise SystemExit(f"cannot listen: {error.strerror}") from None

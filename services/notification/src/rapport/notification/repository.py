@@ -1,6 +1,8 @@
 """What notification reads, by name."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
@@ -9,20 +11,23 @@ from rapport.common.events.crises import Coverage
 from rapport.common.store.port import Range, Store
 from rapport.notification.domain.audience import COVERAGE_FIELDS, Audience, Linked, coverage_of
 from rapport.notification.domain.log import Occurrence
+from rapport.notification.domain.notifications import Notification
 from rapport.notification.domain.stakeholders import Preference, Stakeholder, Subscription
 
 A = TypeVar("A", Stakeholder, Subscription)
 
 PAGE: Final = 200
 FRESH: Final = timedelta(seconds=5)
-DIGEST_ITEMS: Final = 1000
+LISTED: Final = 200
+"""So many of the things that happened are listed in a digest; the others are counted."""
 
 
 async def linked_page(
     store: Store, crisis_id: str, cursor: str | None, limit: int
 ) -> tuple[Sequence[Linked], str | None]:
-    """Return a page of the persons linked to a crisis, and the next cursor."""
-    page = await store.find(Linked, {"crisis_id": crisis_id}, limit=limit, cursor=cursor)
+    """Return a page of the persons who are linked to a crisis now, and the next cursor."""
+    where = {"crisis_id": crisis_id, "linked": True}
+    page = await store.find(Linked, where, limit=limit, cursor=cursor)
     return page.items, page.next
 
 
@@ -32,44 +37,87 @@ async def coverage(store: Store, crisis_id: str) -> Coverage:
     return coverage_of((tally.group, tally.count) for tally in tallies)
 
 
-async def occurrences(store: Store, start: datetime, end: datetime) -> Sequence[Occurrence]:
-    """Return what happened in a period and can be subscribed to, at most the first 1,000."""
-    page = await store.find(Occurrence, {"at": Range(start, end)}, limit=DIGEST_ITEMS)
-    return page.items
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a digest is made of: the first 200 things that happened, and how many there were."""
+
+    listed: Sequence[Occurrence] = ()
+    total: int = 0
 
 
-async def audiences(store: Store, crises: Sequence[str]) -> Mapping[str, Audience]:
+async def collected(store: Store, subscription: Subscription) -> Collected:
+    """Return what happened in a digest's period and is subscribed to."""
+    if subscription.digest_from is None or subscription.digest_due is None:
+        return Collected()
+    period = Range(subscription.digest_from, subscription.digest_due)
+    where = {"event": list(subscription.events), "at": period}
+    listed: list[Occurrence] = []
+    total, cursor = 0, None
+    while True:
+        page = await store.find(Occurrence, where, limit=PAGE, cursor=cursor)
+        wanted = [item for item in page.items if subscription.wants(item.event, item.about)]
+        total += len(wanted)
+        listed += wanted[: LISTED - len(listed)]
+        cursor = page.next
+        if cursor is None:
+            return Collected(listed, total)
+
+
+async def audiences(store: Store, crises: Iterable[str]) -> Mapping[str, Audience]:
     """Return the audiences of some crises."""
     return await store.get_many(Audience, sorted(set(crises)))
 
 
-async def preferences(store: Store, recipients: Sequence[str]) -> Mapping[str, Preference]:
+async def preferences(store: Store, recipients: Iterable[str]) -> Mapping[str, Preference]:
     """Return what some recipients do not want."""
     return await store.get_many(Preference, sorted(set(recipients)))
 
 
+async def notifications(store: Store, ids: Iterable[str]) -> Mapping[str, Notification]:
+    """Return those of some messages that are stored."""
+    return await store.get_many(Notification, sorted(set(ids)))
+
+
+@dataclass(frozen=True, slots=True)
 class Directory:
-    """Who subscribes and who there is, kept for five seconds or until something changes here."""
+    """Who subscribes and who there is: everybody that is active, as read at one time."""
+
+    subscriptions: Sequence[Subscription] = ()
+    stakeholders: Mapping[str, Stakeholder] = field(default_factory=dict)
+
+
+class Directories:
+    """Keeps the directory for five seconds, or until something changes in this process."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._read_at: datetime | None = None
-        self.subscriptions: Sequence[Subscription] = ()
-        self.stakeholders: Mapping[str, Stakeholder] = {}
+        self._reading = asyncio.Lock()
+        self._known = Directory()
+        self._fresh_until: datetime | None = None
+        self._changes = 0
 
     def forget(self) -> None:
-        """Read anew at the next use."""
-        self._read_at = None
+        """Read anew at the next use, also where a reading is under way."""
+        self._changes += 1
+        self._fresh_until = None
 
-    async def current(self) -> "Directory":
-        """Return this directory, fresh enough."""
-        now = self._clock.now()
-        if self._read_at is None or now - self._read_at > FRESH:
-            self.subscriptions = await self._all(Subscription)
-            self.stakeholders = {item.id: item for item in await self._all(Stakeholder)}
-            self._read_at = now
-        return self
+    async def current(self) -> Directory:
+        """Return the directory; another process's changes show within five seconds."""
+        async with self._reading:
+            now, changes = self._clock.now(), self._changes
+            if self._fresh_until is None or now >= self._fresh_until:
+                self._known = Directory(
+                    await self._all(Subscription),
+                    {item.id: item for item in await self._all(Stakeholder)},
+                )
+                self._fresh_until = now + FRESH if changes == self._changes else None
+            return self._known
+
+    async def fresh(self) -> Directory:
+        """Return the directory as it is now, whoever changed it."""
+        self.forget()
+        return await self.current()
 
     async def _all(self, kind: type[A]) -> list[A]:
         found: list[A] = []

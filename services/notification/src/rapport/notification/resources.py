@@ -8,7 +8,7 @@ from rapport.common.store.port import Store
 from rapport.notification.channels import Channels
 from rapport.notification.channels.addresses import AddressPolicy
 from rapport.notification.channels.rendering import Renderer
-from rapport.notification.repository import Directory
+from rapport.notification.repository import Directories
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Resources:
     bus: Bus
     engine: Engine
     address_policy: AddressPolicy
-    directory: Directory
+    directory: Directories
     channels: Channels
     renderer: Renderer
     person_key: bytes

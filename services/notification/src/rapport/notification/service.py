@@ -21,7 +21,7 @@ from rapport.notification.domain.stakeholders import (
     Subscription,
 )
 from rapport.notification.handlers import DECLARED
-from rapport.notification.repository import Directory
+from rapport.notification.repository import Directories
 from rapport.notification.resources import Resources
 from rapport.notification.settings import Settings
 
@@ -45,7 +45,7 @@ def resources(host: Host) -> Resources:
         bus=host.bus,
         engine=host.engine,
         address_policy=policy,
-        directory=Directory(host.store, host.clock),
+        directory=Directories(host.store, host.clock),
         channels=Channels(
             EmailChannel(email), WebhookChannel(policy), StreamChannel(), ElsewhereChannel()
         ),

@@ -51,7 +51,7 @@ async def _day(scenario: Scenario, narrator: Narrator, folder: Path) -> list[Fin
             "smtp_host": HOST,
             "smtp_port": around.mail.port,
             "smtp_security": "none",
-            "smtp_sender": "care@norvane.example",
+            "smtp_sender": f"care@{scenario.domain}",
             "smtp_sender_name": scenario.company,
             "webhook_allow": (around.webhooks.authority,),
         }
@@ -76,5 +76,6 @@ async def _day(scenario: Scenario, narrator: Narrator, folder: Path) -> list[Fin
             for finding in await day_in_figures(world, narrator, stage.feedback, past, begun):
                 await stage.check(finding)
         except (Refused, Restless, Invalid, httpx2.HTTPError) as error:
-            await stage.check(Finding(False, str(error) or type(error).__name__))
+            reason = str(error) or type(error).__name__
+            await stage.check(Finding(False, f"the story ends at {stage.now:%H:%M}: {reason}"))
         return stage.findings

@@ -100,8 +100,8 @@ def _clock_time(moment: str) -> str:
 
 def _clock_subject(data: Json, world: World) -> str:
     if data["of"] == "case":
-        return f"first answer in {world.name(data['aggregate_id'])}"
-    return str(data["clock"]).replace("_", " ")
+        return f"first answer in {world.case(data['aggregate_id'])}"
+    return f"the {str(data['clock']).replace('_', ' ')}"
 
 
 def _warned(data: Json, world: World) -> str:
@@ -127,7 +127,7 @@ def _many_met(items: Sequence[Json], world: World) -> str:
 def _escalated(data: Json, world: World) -> str:
     owner, reason = world.person(data["owner"]), str(data["reason"]).replace("_", " ")
     return (
-        f"{world.name(data['case_id'])} is escalated to {world.person(data['to'])}: {reason}; "
+        f"{world.case(data['case_id'])} is escalated to {world.person(data['to'])}: {reason}; "
         f"{owner} stays the owner"
     )
 
@@ -139,11 +139,11 @@ def _signal(data: Json, world: World) -> str:
 
 
 def _linked(data: Json, world: World) -> str:
-    return f"{world.name(data['case_id'])} joins the crisis"
+    return f"{world.case(data['case_id'])} joins the crisis"
 
 
 def _many_linked(items: Sequence[Json], world: World) -> str:
-    names = ", ".join(world.name(item["case_id"]) for item in items)
+    names = ", ".join(world.case(item["case_id"]) for item in items)
     return f"{len(items)} cases join the crisis by themselves: {names}"
 
 
@@ -172,11 +172,11 @@ ONE: Final[dict[str, Sentence]] = {
     "clock.met": _met,
     "case.escalated": _escalated,
     "case.handover_expired": lambda data, world: (
-        f"nobody answered the offer of {world.name(data['case_id'])}: it stays with "
+        f"nobody answered the offer of {world.case(data['case_id'])}: it stays with "
         f"{world.person(data['returned_to'])}"
     ),
     "case.referral_returned": lambda data, world: (
-        f"the time of a referral is over: {world.name(data['case_id'])} is back with "
+        f"the time of a referral is over: {world.case(data['case_id'])} is back with "
         f"{world.person(data['owner'])}"
         if data["expired"]
         else None

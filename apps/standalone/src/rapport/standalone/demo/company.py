@@ -7,8 +7,6 @@ from rapport.standalone.demo.history import before
 from rapport.standalone.demo.scenario import Scenario
 from rapport.standalone.demo.world import ADMIN, Json, World
 
-MAIL_DOMAIN = "norvane.example"
-
 
 def write_policies(scenario: Scenario, folder: Path) -> None:
     """Write the scenario's own policies where the services look for them."""
@@ -38,7 +36,7 @@ async def _tell_of_people(world: World) -> None:
     for id, group in scenario.groups.items():
         await _put(world, f"/notification/v1/stakeholder-groups/{id}", _body(group))
     for subject, employee in scenario.people.items():
-        address = {"channel": "email", "to": f"{subject}@{MAIL_DOMAIN}"}
+        address = {"channel": "email", "to": f"{subject}@{scenario.domain}"}
         body: Json = {
             "name": employee.name,
             "side": "internal",

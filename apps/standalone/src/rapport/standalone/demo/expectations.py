@@ -41,7 +41,8 @@ def in_words(path: str, wanted: object) -> str:
         case None:
             return f"no {name}"
         case bool():
-            return name if wanted else f"not {name}"
+            about, _, quality = name.rpartition(" ")
+            return name if wanted else f"{about} not {quality}".strip()
         case Comparison(at_least=bound) if bound is not None:
             return f"{name} at least {bound}"
         case Comparison():

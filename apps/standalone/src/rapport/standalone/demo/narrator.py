@@ -18,7 +18,6 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-WIDTH: Final = 100
 INDENT: Final = " " * 8
 
 MARKS: Final = {
@@ -28,6 +27,7 @@ MARKS: Final = {
     "true": ("✓", "green"),
     "false": ("✗", "bold red"),
 }
+STYLES: Final = dict(MARKS.values())
 
 
 class Narrator:
@@ -37,7 +37,6 @@ class Narrator:
         self._console = console
         self._pause = pause
         self._status: dict[str, str] = {}
-        self._live: Live | None = None
 
     @asynccontextmanager
     async def telling(self) -> AsyncIterator[None]:
@@ -45,12 +44,8 @@ class Narrator:
         if not self._console.is_terminal:
             yield
             return
-        with Live(console=self._console, transient=True, get_renderable=self._foot) as live:
-            self._live = live
-            try:
-                yield
-            finally:
-                self._live = None
+        with Live(console=self._console, transient=True, get_renderable=self._foot):
+            yield
 
     async def title(self, company: str, story: str) -> None:
         """Begin."""
@@ -100,7 +95,8 @@ class Narrator:
     async def checked(self, is_true: bool, what: str) -> None:
         """Say whether an expectation came true."""
         mark, style = MARKS["true" if is_true else "false"]
-        await self._tell(self._after(INDENT[:-2], Text.assemble((f"{mark} {what}", style))))
+        margin = Text.assemble(INDENT[:-2], (f"{mark} ", style))
+        await self._tell(self._after(margin, Text(what, style)))
 
     async def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Show figures in columns; the first column is of words."""
@@ -108,7 +104,7 @@ class Narrator:
         for place, name in enumerate(head):
             table.add_column(name, justify="right" if place else "left", header_style="dim")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
         self._print(Text())
         self._console.print(table)
         await self._rest()
@@ -123,15 +119,14 @@ class Narrator:
 
     async def _line(self, kind: str, at: datetime, text: Text) -> None:
         mark, style = MARKS[kind]
-        before = Text.assemble((f"{at:%H:%M}", "cyan"), " ", (mark, style), " ")
-        await self._tell(self._after(before, text))
+        margin = Text.assemble((f"{at:%H:%M}", "cyan"), " ", (mark, style), " ")
+        await self._tell(self._after(margin, text))
 
     async def _more(self, text: Text) -> None:
-        await self._tell(self._after(INDENT, text))
+        await self._tell(self._after(Text(INDENT), text))
 
-    def _after(self, before: str | Text, text: Text) -> Text | Table:
+    def _after(self, margin: Text, text: Text) -> Text | Table:
         """Put `text` behind a margin; in a terminal all its lines stay right of it."""
-        margin = before if isinstance(before, Text) else Text(before)
         if not self._console.is_terminal:
             return margin + text
         row = Table.grid()

@@ -12,7 +12,7 @@ from rapport.standalone.demo.chronicle import deliveries, happenings
 from rapport.standalone.demo.counting import Finding
 from rapport.standalone.demo.deeds import Stage, act
 from rapport.standalone.demo.expectations import compare
-from rapport.standalone.demo.scenario import Check, Step
+from rapport.standalone.demo.steps import Check, Step
 from rapport.standalone.demo.world import Refused
 
 BREATH: Final = timedelta(seconds=2)

@@ -1,8 +1,8 @@
 """The company and the world around it: people who call the APIs with their tokens, and time.
 
-Everything goes over HTTP. The system itself is only asked what the clock needs: whether it is quiet,
-how much it has published and when something falls due next. Time passes in jumps, from one thing that
-falls due to the next, and never while something is on its way.
+Everything goes over HTTP. The system itself is only asked what the clock needs: whether it is
+quiet, how much it has published, and when something falls due. Time passes in jumps, from one
+minute in which something falls due to the next, and never while something is on its way.
 """
 
 import asyncio
@@ -21,6 +21,8 @@ from rapport.standalone.system import System
 
 STRIDE: Final = timedelta(minutes=5)
 """The longest jump."""
+
+MINUTE: Final = timedelta(minutes=1)
 
 PATIENCE_SECONDS: Final = 30.0
 """Real time within which the system comes to rest after anything that is done to it."""
@@ -101,14 +103,15 @@ class World:
     async def until(self, moment: datetime) -> AsyncIterator[None]:
         """Let time pass, jump by jump, each followed by rest; yields after each."""
         while (now := self.clock.now()) < moment:
-            self.clock.move_to(min(moment, now + STRIDE, await self._next_due(now)))
+            self.clock.move_to(min(moment, await self._next_stop(now)))
             await self.rest()
             yield
 
-    async def _next_due(self, now: datetime) -> datetime:
-        """Return when the next thing falls due after now, a stride from now if nothing does."""
-        due = [await service.scheduler.next_due() for service in self.up.services.values()]
-        return min((item for item in due if item and item > now), default=now + STRIDE)
+    async def _next_stop(self, now: datetime) -> datetime:
+        """Return the end of the minute in which something falls due, at most a stride from now."""
+        found = [await service.scheduler.next_due() for service in self.up.services.values()]
+        due = min((item for item in found if item and item > now), default=now + STRIDE)
+        return min(due.replace(second=0, microsecond=0) + MINUTE, now + STRIDE)
 
     async def rest(self) -> None:
         """Wait until nothing is on its way and the live stream has told everything."""
@@ -155,6 +158,10 @@ class World:
     def name(self, id: str) -> str:
         """Return what the story calls something: a case, a crisis, a stakeholder."""
         return self.names.get(id, id)
+
+    def case(self, id: str) -> str:
+        """Return what the story calls a case, marked as such."""
+        return f"“{self.name(id)}”"
 
     def person(self, subject: str | None) -> str:
         """Return how somebody is called; a team is called by its own name."""

@@ -6,32 +6,34 @@ here, with growing pauses, so handlers and adapters know nothing of retries.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from time import perf_counter
 from typing import Any, Final
 
 import structlog
 
 from rapport.common.aggregate import Aggregate, Cause, Fact
-from rapport.common.bus.port import Bus
+from rapport.common.bus.port import HEADERS_LIMIT, Bus
 from rapport.common.clock import Clock
 from rapport.common.engine import Engine, Step
-from rapport.common.errors import RapportError, TemporaryError
+from rapport.common.errors import PermanentError, TemporaryError, pause_after, reason_of
 from rapport.common.events import dead_letters
-from rapport.common.events.codec import Message, Record, Undecodable, decode, event_type
+from rapport.common.events.codec import Headers, Message, Record, Undecodable, decode, event_type
 from rapport.common.events.envelope import Event, EventData
 from rapport.common.events.topics import DEAD_LETTERS
 from rapport.common.handling import EventHandler, FactHandler
 from rapport.common.telemetry import BATCH_SECONDS, DEAD_LETTERED, HANDLED, RETRIES
 
 PREPARE_TRIES: Final = 5
-LONGEST_PAUSE: Final = 30.0
+REASON_LIMIT: Final = 1_000
 
 log = structlog.get_logger(__name__)
 
 _Work = tuple[Record, Event[EventData]]
 _Steps = dict[type[Aggregate], dict[str, list[Step]]]
+_Given = tuple[Any, ...] | Exception
 
 
 class Pipeline:
@@ -71,13 +73,13 @@ class Pipeline:
             except Exception as error:
                 tries += 1
                 RETRIES.labels(self.group).inc()
-                pause = min(LONGEST_PAUSE, max(_delay(error), 0.05 * 2**tries))
+                pause = pause_after(error, tries)
                 log.warning(
                     "batch.retry",
                     group=self.group,
                     tries=tries,
                     pause=pause,
-                    reason=_reason(error),
+                    reason=reason_of(error),
                     exc_info=not isinstance(error, TemporaryError),
                 )
                 await self._clock.sleep(pause)
@@ -91,16 +93,11 @@ class Pipeline:
         steps, owners = await self._plan(work, dead)
         for kind, by_id in steps.items():
             await self._engine.apply(kind, by_id)
-        dead += [
-            self._dead_letter(owners[id(step)], step.failure)
-            for by_id in steps.values()
-            for waiting in by_id.values()
-            for step in waiting
-            if step.failure is not None
-        ]
-        facts = self._facts_of(work, dead)
-        if facts:
-            await self._engine.store.insert_facts(facts)
+        for by_id in steps.values():
+            for step in chain.from_iterable(by_id.values()):
+                if step.failure is not None:
+                    dead += self._give_up(owners[id(step)], step.failure)
+        await self._insert_facts(work, dead)
         if dead:
             await self._bus.publish(dead)
         for _, event in work:
@@ -127,7 +124,7 @@ class Pipeline:
             try:
                 event = decode(record)
             except Undecodable as problem:
-                dead.append(self._dead_letter(record, problem))
+                dead += self._give_up(record, problem)
             else:
                 if event.redrive in (None, self.group):
                     yield record, event
@@ -143,11 +140,11 @@ class Pipeline:
             for handler in self._handlers.get(event.type, ()):
                 try:
                     key = handler.key(event)
-                    prepared = given.get(id(handler), ())
+                    prepared = given.get((id(handler), id(event)), ())
                     if isinstance(prepared, Exception):
                         raise prepared
                 except Exception as failure:
-                    dead.append(self._dead_letter(record, failure))
+                    dead += self._give_up(record, failure)
                     continue
                 if key is not None:
                     decide = partial(_call, handler, event, prepared)
@@ -156,8 +153,8 @@ class Pipeline:
                     steps[handler.changes][key].append(step)
         return steps, owners
 
-    async def _prepare(self, work: Sequence[_Work]) -> dict[int, tuple[Any, ...] | Exception]:
-        """Call each handler's `prepare` once with all its events, trying five times."""
+    async def _prepare(self, work: Sequence[_Work]) -> dict[tuple[int, int], _Given]:
+        """Call each handler's `prepare` once with all its events; if that fails, for each alone."""
         events: dict[int, list[Event[EventData]]] = defaultdict(list)
         handlers: dict[int, EventHandler[Any, Any]] = {}
         for _, event in work:
@@ -165,42 +162,59 @@ class Pipeline:
                 if handler.prepare is not None:
                     handlers[id(handler)] = handler
                     events[id(handler)].append(event)
-        given: dict[int, tuple[Any, ...] | Exception] = {}
+        given: dict[tuple[int, int], _Given] = {}
         for name, handler in handlers.items():
-            given[name] = await self._prepare_one(handler, events[name])
+            together = await self._given(handler, events[name], PREPARE_TRIES)
+            for event in events[name]:
+                given[name, id(event)] = (
+                    await self._given(handler, [event], 1)
+                    if isinstance(together, Exception)
+                    else together
+                )
         return given
 
-    async def _prepare_one(
-        self, handler: EventHandler[Any, Any], events: Sequence[Event[EventData]]
-    ) -> tuple[Any, ...] | Exception:
+    async def _given(
+        self, handler: EventHandler[Any, Any], events: Sequence[Event[EventData]], most: int
+    ) -> _Given:
+        """Return what `prepare` gives for these events, or how it failed `most` times."""
         assert handler.prepare is not None
-        for tries in range(1, PREPARE_TRIES + 1):
+        for tries in range(1, most + 1):
             try:
                 return (await handler.prepare(events, self._resources),)
             except TemporaryError:
                 raise
             except Exception as error:
                 log.warning("prepare.failed", group=self.group, tries=tries, exc_info=True)
-                if tries == PREPARE_TRIES:
+                if tries == most or isinstance(error, PermanentError):
                     return error
                 await self._clock.sleep(0.05 * 2**tries)
         raise AssertionError
 
-    def _facts_of(self, work: Sequence[_Work], dead: list[Message]) -> list[Fact]:
-        facts: list[Fact] = []
+    async def _insert_facts(self, work: Sequence[_Work], dead: list[Message]) -> None:
+        """Insert what events are remembered as: at once or, if that is refused, event by event."""
+        facts: list[tuple[Record, list[Fact]]] = []
         for record, event in work:
             for handler in self._facts.get(event.type, ()):
                 try:
-                    facts += handler(event)
+                    facts.append((record, list(handler(event))))
                 except Exception as failure:
-                    dead.append(self._dead_letter(record, failure))
-        return facts
+                    dead += self._give_up(record, failure)
+        insert = self._engine.store.insert_facts
+        try:
+            if facts:
+                await insert([fact for _, some in facts for fact in some])
+        except PermanentError:
+            for record, some in facts:
+                try:
+                    await insert(some)
+                except PermanentError as refusal:
+                    dead += self._give_up(record, refusal)
 
-    def _dead_letter(self, record: Record, failure: Exception | None) -> Message:
-        """Return the record as it was, with where it came from, for whom it failed and why."""
-        assert failure is not None
+    def _give_up(self, record: Record, failure: Exception) -> list[Message]:
+        """Return the dead letter of a record; what is one already is not written again."""
         cause = type(failure).__name__
         DEAD_LETTERED.labels(self.group, cause).inc()
+        reason = reason_of(failure)[:REASON_LIMIT]
         log.error(
             "event.dead_lettered",
             group=self.group,
@@ -209,8 +223,10 @@ class Pipeline:
             offset=record.offset,
             event_type=event_type(record.headers),
             cause=cause,
-            reason=_reason(failure),
+            reason=reason,
         )
+        if record.topic == DEAD_LETTERS.name:
+            return []
         details = {
             "original-topic": record.topic,
             "original-partition": str(record.partition),
@@ -218,17 +234,25 @@ class Pipeline:
             "original-timestamp": str(record.timestamp),
             "original-consumer-group": self.group,
             "exception-fqcn": f"{type(failure).__module__}.{cause}",
-            "exception-message": _reason(failure),
+            "exception-message": reason,
         }
-        headers = tuple(
-            (name, value)
-            for name, value in record.headers
-            if not name.startswith(dead_letters.PREFIX)
-        )
-        added = tuple(
-            (f"{dead_letters.PREFIX}{name}", value.encode()) for name, value in details.items()
-        )
-        return Message(DEAD_LETTERS.name, record.key, record.value, headers + added)
+        added = [
+            (f"{dead_letters.PREFIX}{name}", value.encode(errors="replace"))
+            for name, value in details.items()
+        ]
+        kept = [item for item in record.headers if not item[0].startswith(dead_letters.PREFIX)]
+        headers = tuple(_fitting([*added, *kept]))
+        return [Message(DEAD_LETTERS.name, record.key, record.value, headers)]
+
+
+def _fitting(headers: Headers) -> Iterator[tuple[str, bytes]]:
+    """Yield the headers that a message has room for, those in front first."""
+    room = HEADERS_LIMIT
+    for name, value in headers:
+        size = len(name.encode()) + len(value)
+        if size <= room:
+            room -= size
+            yield name, value
 
 
 def _call(
@@ -239,12 +263,3 @@ def _call(
 ) -> Aggregate | None:
     decided: Aggregate | None = handler.decide(aggregate, event, *given)
     return decided
-
-
-def _delay(error: Exception) -> float:
-    return error.delay if isinstance(error, TemporaryError) else 0.0
-
-
-def _reason(error: Exception) -> str:
-    """Return what may be told about an error: our own words, or only the kind of a foreign one."""
-    return error.reason if isinstance(error, RapportError) else type(error).__name__

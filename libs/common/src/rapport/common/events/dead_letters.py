@@ -33,13 +33,13 @@ class EventDeadLettered(EventData):
 
 
 def told(record: Record) -> Event[EventDeadLettered]:
-    """Return the event that a dead letter's headers tell of."""
+    """Return the event that a dead letter's headers tell of; an offset that they do not is -1."""
     headers = {name: value.decode(errors="replace") for name, value in record.headers}
     data = EventDeadLettered(
         group=headers.get(f"{PREFIX}original-consumer-group", ""),
         topic=headers.get(f"{PREFIX}original-topic", ""),
-        partition=int(headers.get(f"{PREFIX}original-partition", "-1")),
-        offset=int(headers.get(f"{PREFIX}original-offset", "-1")),
+        partition=_number(headers.get(f"{PREFIX}original-partition")),
+        offset=_number(headers.get(f"{PREFIX}original-offset")),
         event_type=event_type(record.headers),
         event_id=headers.get("ce_id"),
         subject=headers.get("ce_subject"),
@@ -60,3 +60,10 @@ def told(record: Record) -> Event[EventDeadLettered]:
         causationid=headers.get("ce_id"),
         exercise=headers.get("ce_exercise"),
     )
+
+
+def _number(text: str | None) -> int:
+    try:
+        return int(text or "")
+    except ValueError:
+        return -1

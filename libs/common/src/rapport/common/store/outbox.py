@@ -19,13 +19,12 @@ import structlog
 from rapport.common.aggregate import Aggregate
 from rapport.common.bus.port import Bus
 from rapport.common.clock import Clock
-from rapport.common.errors import PermanentError, RapportError, TemporaryError
+from rapport.common.errors import PermanentError, TemporaryError, pause_after, reason_of
 from rapport.common.events.codec import Message
 from rapport.common.store.port import Store
 
 ROOM: Final = 2_000
 BATCH: Final = 500
-LONGEST_PAUSE: Final = 30.0
 SWEEP_SECONDS: Final = 10.0
 SWEEP_AGE: Final = timedelta(seconds=30)
 SWEEP_LIMIT: Final = 10_000
@@ -116,14 +115,14 @@ class Relay:
                 await self._relay(self._in_flight)
             except Exception as error:
                 self._put_back()
-                pause = min(LONGEST_PAUSE, _delay(error) * 2**failures)
                 failures += 1
+                pause = pause_after(error, failures)
                 log.warning(
                     "relay.retry",
                     tries=failures,
                     pause=pause,
                     behind=self.behind,
-                    reason=_reason(error),
+                    reason=reason_of(error),
                     exc_info=not isinstance(error, TemporaryError),
                 )
                 await self._clock.sleep(pause)
@@ -183,7 +182,7 @@ class Relay:
             try:
                 await self._sweep(datetime.now(UTC) - self._sweep_age)
             except Exception as error:
-                log.warning("sweep.failed", reason=_reason(error))
+                log.warning("sweep.failed", reason=reason_of(error))
 
     async def _sweep(self, before: datetime) -> None:
         for kind in self._kinds:
@@ -202,11 +201,3 @@ class Relay:
         """Wake everybody who waits for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _delay(error: Exception) -> float:
-    return error.delay if isinstance(error, TemporaryError) else 1.0
-
-
-def _reason(error: Exception) -> str:
-    return error.reason if isinstance(error, RapportError) else type(error).__name__

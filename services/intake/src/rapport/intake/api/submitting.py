@@ -1,12 +1,12 @@
 """Feedback in our own form: one at a time, the busiest path of all, or many at once."""
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
 from rapport.common.direct import DirectRoute
+from rapport.common.events.codec import Message
 from rapport.common.http import Principal, may
 from rapport.intake.api.reception import LOT_LIMIT, Call, Item, Lot, Reception, read_aside
 from rapport.intake.api.views import BatchAnswer, Receipt, batch_answer, receipt
@@ -88,9 +88,7 @@ async def submit(request: Request) -> Response:
     desk = reception(request)
     call = desk.call(request)
     async with desk.load.body(request.receive) as body:
-        submission = await read_aside(body, _read, body, call.at)
-        id = call.name(submission)
-        message = desk.message(submission, id, call.sender, call.at)
+        id, message = await read_aside(body, _read, desk, call, body)
         await desk.publish(call, [id], [message])
     return receipt(desk, id)
 
@@ -120,8 +118,10 @@ async def take_in(desk: Reception, call: Call, lot: Lot) -> Response:
     return batch_answer(desk, lot, known)
 
 
-def _read(body: bytes, at: datetime) -> Submission:
-    return read_submission(parse_json(body), at)
+def _read(desk: Reception, call: Call, body: bytes) -> tuple[str, Message]:
+    submission = read_submission(parse_json(body), call.at)
+    id = call.name(submission)
+    return id, desk.message(submission, id, call.sender, call.at)
 
 
 def _read_batch(desk: Reception, call: Call, body: bytes, has_lines: bool) -> Lot:

@@ -1,8 +1,9 @@
 """The people of a crisis: who is linked to it, what they were sent, whom a stand-down would strand.
 
-`Audience` is one per crisis: the statements released for it and the stand-down requests that wait
-for an answer. `Linked` is one per person and crisis. Coverage is counted from the linked persons,
-so it can be asked at any moment (A1) and decides a stand-down (A2).
+`Audience` is one per crisis: the statements in force and the stand-down requests that wait for an
+answer. `Linked` is one per person and crisis, and follows the messages that carry statements to
+them. Coverage is counted from the linked persons, so it can be asked at any moment (A1) and decides
+a stand-down (A2).
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,17 +16,26 @@ from rapport.common.events.communications import CommunicationReviewed
 from rapport.common.events.crises import Coverage
 from rapport.common.events.envelope import Instant, Personal, Value
 from rapport.common.events.ids import derived_id
-from rapport.common.events.knowledge import Purpose, StatementReleased
+from rapport.common.events.knowledge import StatementReleased
 from rapport.common.events.notifications import NotificationEvent
 from rapport.common.events.topics import COMMUNICATIONS, NOTIFICATIONS
 from rapport.common.events.vocabulary import Language
 from rapport.notification.domain.communications import Communication, Target
 
 CASES_KEPT: Final = 50
+MESSAGES_KEPT: Final = 20
+"""So many cases of a person, and messages for each purpose, are kept."""
+
 REVIEW_DELAY: Final = timedelta(seconds=1)
 """Lets cases that were just linking arrive before the coverage is counted."""
 
-Progress = Literal["none", "queued", "delivered", "failed"]
+Progress = Literal["none", "queued", "failed", "opted_out", "delivered"]
+
+_COMES_AFTER: Final = ("queued", "failed", "opted_out", "delivered").index
+"""One message goes only this way."""
+
+_COUNTS_MORE: Final = ("none", "failed", "opted_out", "queued", "delivered").index
+"""Of several messages for one purpose the best counts."""
 
 
 class Release(Value):
@@ -59,17 +69,37 @@ class Audience(Aggregate):
             yield Due(f"review:{review.request_id}", review.due_at)
 
     def release(self, communication_id: str, statement: StatementReleased, at: datetime) -> bool:
-        """Add a statement, which takes the place of an earlier one for the same purpose."""
-        if any(release.communication_id == communication_id for release in self.releases):
+        """Add a statement; of those for one purpose the latest is in force. False if it is not."""
+        added = Release(communication_id=communication_id, statement=statement, at=at)
+        rivals = [item for item in self.releases if item.statement.purpose == statement.purpose]
+        if any(_age(rival) >= _age(added) for rival in rivals):
             return False
-        kept = (item for item in self.releases if item.statement.purpose != statement.purpose)
-        release = Release(communication_id=communication_id, statement=statement, at=at)
-        self.releases = (*kept, release)
+        kept = (item for item in self.releases if item not in rivals)
+        self.releases = (*kept, added)
         return True
 
-    def ask_for_review(self, request_id: str, at: datetime) -> None:
-        """Count the coverage in a moment, for a stand-down request."""
+    @property
+    def in_force(self) -> Sequence[Release]:
+        """What whoever joins is told: after the end nothing, unless a closing statement ends it."""
+        has_closing = any(item.statement.purpose == "closing" for item in self.releases)
+        return () if self.over and not has_closing else self.releases
+
+    def has_silenced(self, communication: Communication) -> bool:
+        """Tell whether a statement is told to nobody else: replaced, or without an end."""
+        if self.over and not self.in_force:
+            return True
+        age = (communication.planned_at, communication.id)
+        return any(
+            item.statement.purpose == communication.statement_purpose and _age(item) > age
+            for item in self.releases
+        )
+
+    def ask_for_review(self, request_id: str, at: datetime) -> bool:
+        """Count the coverage in a moment, for a stand-down request; False where it is waiting."""
+        if any(item.request_id == request_id for item in self.reviews):
+            return False
         self.reviews = (*self.reviews, Review(request_id=request_id, due_at=at + REVIEW_DELAY))
+        return True
 
     def review(self, request_id: str, coverage: Coverage) -> None:
         """Answer a stand-down request with the coverage."""
@@ -80,22 +110,36 @@ class Audience(Aggregate):
         )
 
 
+def _age(release: Release) -> tuple[datetime, str]:
+    return release.at, release.communication_id
+
+
 def linked_id(crisis_id: str, recipient: str) -> str:
     """Return the id of a person's link to a crisis."""
     return derived_id("linked", crisis_id, recipient)
 
 
+class Told(Value):
+    """A message that carries a statement to a person, and how far it has come."""
+
+    notification_id: str
+    communication_id: str
+    purpose: str | None
+    progress: Progress
+
+
 class Linked(Aggregate):
     """A person whose case belongs to a crisis, and how far its statements have reached them.
 
-    `address` is None where nothing can be sent to them; they are counted as unreachable.
+    `address` is None where nothing can be sent to them; they are counted as unreachable. `declined`
+    is whether they wanted no statements when they were linked.
     """
 
     COLLECTION = "linked"
     TOPIC = NOTIFICATIONS
     INDEXES: ClassVar = (
         ("crisis_id", "linked", "reachable", "opted_out", "holding", "closing", "id"),
-        ("crisis_id", "id"),
+        ("crisis_id", "linked", "id"),
     )
 
     crisis_id: str
@@ -103,11 +147,8 @@ class Linked(Aggregate):
     address: Annotated[str | None, Personal(of="contact")] = None
     language: Language
     case_ids: tuple[str, ...] = ()
-    unlinked: tuple[str, ...] = ()
-    opted_out: bool = False
-    holding: Progress = "none"
-    closing: Progress = "none"
-    communications: tuple[str, ...] = ()
+    declined: bool = False
+    told: tuple[Told, ...] = ()
 
     @property
     def linked(self) -> bool:
@@ -120,9 +161,24 @@ class Linked(Aggregate):
         return self.address is not None
 
     @property
+    def opted_out(self) -> bool:
+        """Whether they wanted no statements when something was last to be said to them."""
+        return self.told[-1].progress == "opted_out" if self.told else self.declined
+
+    @property
+    def holding(self) -> Progress:
+        """How far a holding statement has come."""
+        return self._best("holding")
+
+    @property
+    def closing(self) -> Progress:
+        """How far a closing statement has come."""
+        return self._best("closing")
+
+    @property
     def target(self) -> Target | None:
-        """Where they are told."""
-        if self.address is None:
+        """Where they are told; None where nothing is to be or can be sent."""
+        if self.address is None or not self.case_ids:
             return None
         return Target(
             self.recipient, "email", self.address, self.language, case_id=self.case_ids[-1]
@@ -135,19 +191,21 @@ class Linked(Aggregate):
             id=linked_id(link.crisis_id, recipient),
             crisis_id=link.crisis_id,
             recipient=recipient,
-            address=link.contact.email,
             language=link.language,
         )
 
-    def link(self, link: CaseCrisisLinked, releases: Sequence[Release]) -> bool:
-        """Add a case and send what has been said so far; False where the case is known."""
-        if link.case_id in self.case_ids:
+    def link(self, link: CaseCrisisLinked, releases: Iterable[Release], *, declined: bool) -> bool:
+        """Add a case, or a new address, and send what is in force; False where both are known."""
+        is_new = link.case_id not in self.case_ids
+        if not is_new and link.contact.email in (None, self.address):
             return False
-        self.case_ids = (*self.case_ids, link.case_id)[-CASES_KEPT:]
+        if is_new:
+            self.case_ids = (*self.case_ids, link.case_id)[-CASES_KEPT:]
         self.address = link.contact.email or self.address
+        self.declined = declined
         target = self.target
         for release in releases:
-            if target is not None and release.communication_id not in self.communications:
+            if target is not None and not self.was_told(release.communication_id):
                 carried = Communication.of_statement(
                     release.communication_id, release.statement, release.at
                 )
@@ -161,23 +219,33 @@ class Linked(Aggregate):
         self.case_ids = tuple(item for item in self.case_ids if item != case_id)
         return True
 
+    def was_told(self, communication_id: str) -> bool:
+        """Tell whether a message of this communication is, or was, on its way to them."""
+        return any(item.communication_id == communication_id for item in self.told)
+
     def note(self, event: NotificationEvent, progress: Progress) -> bool:
-        """Keep how far a statement has come; it never goes back. False where that is known."""
-        rank = ("none", "failed", "queued", "delivered").index
-        purpose: Purpose | str | None = event.statement_purpose
-        before = self.holding if purpose == "holding" else self.closing
-        is_new = event.communication_id not in self.communications
-        if is_new:
-            self.communications = (*self.communications, event.communication_id)
-        if purpose not in ("holding", "closing"):
-            return is_new
-        if rank(progress) <= rank(before) and not (progress == "failed" and before == "queued"):
-            return is_new
-        if purpose == "holding":
-            self.holding = progress
-        else:
-            self.closing = progress
+        """Keep how far a message has come; it never goes back. False where that is known."""
+        place = [item.notification_id for item in self.told]
+        told = Told(
+            notification_id=event.notification_id,
+            communication_id=event.communication_id,
+            purpose=event.statement_purpose,
+            progress=progress,
+        )
+        if event.notification_id not in place:
+            same = [item for item in self.told if item.purpose == told.purpose]
+            forgotten = same[: 1 - MESSAGES_KEPT]
+            self.told = (*(item for item in self.told if item not in forgotten), told)
+            return True
+        at = place.index(event.notification_id)
+        if _COMES_AFTER(progress) <= _COMES_AFTER(self.told[at].progress):
+            return False
+        self.told = (*self.told[:at], told, *self.told[at + 1 :])
         return True
+
+    def _best(self, purpose: str) -> Progress:
+        progress = [item.progress for item in self.told if item.purpose == purpose]
+        return max(progress, key=_COUNTS_MORE, default="none")
 
 
 COVERAGE_FIELDS: Final = ("reachable", "opted_out", "holding", "closing")

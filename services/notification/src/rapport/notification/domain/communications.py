@@ -1,13 +1,13 @@
 """Everything outgoing is a communication: to one person, to subscribers, or to all of a crisis.
 
 A communication with few recipients, known by name, asks for their notifications as it is made. One
-for groups, or for everyone linked to a crisis, goes through them page by page: each page is a
+for many, or for everyone linked to a crisis, goes through them page by page: each page is a
 scheduled step that asks for at most a hundred notifications and moves a cursor. A crisis statement
 then stays open: it looks again every few minutes for anybody whom the pages missed, until the
-crisis is over.
+crisis is over or a later statement takes its place.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable
 from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
@@ -45,7 +45,11 @@ class Target(NamedTuple):
 
 
 class Communication(Aggregate):
-    """Something that is said to one or many, in up to three languages."""
+    """Something that is said to one or many, in up to three languages.
+
+    It goes to the members of `groups` and to the stakeholders that are `named`; a statement of a
+    crisis goes to everyone linked to it as well.
+    """
 
     COLLECTION = "communications"
     TOPIC = COMMUNICATIONS
@@ -60,6 +64,7 @@ class Communication(Aggregate):
     wordings: Annotated[dict[Language, Wording], Personal(of="recipient")]
     data: Annotated[dict[str, Any], Personal(of="recipient")] = Field(default_factory=dict)
     groups: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
     crisis_id: str | None = None
     case_id: str | None = None
     reply_id: str | None = None
@@ -113,9 +118,9 @@ class Communication(Aggregate):
 
     def request(self, targets: Iterable[Target]) -> None:
         """Ask for a notification to each target; a target asked for twice is one notification."""
-        for target in targets:
-            wish = self.wish(target)
-            self.emit(wish, key=wish.notification_id)
+        wishes = [self.wish(target) for target in targets]
+        for id, wish in {wish.notification_id: wish for wish in wishes}.items():
+            self.emit(wish, key=id)
             self.requested += 1
 
     def wish(self, target: Target) -> NotificationRequested:
@@ -149,19 +154,20 @@ class Communication(Aggregate):
                 return choice, self.wordings[choice]
         return next(iter(self.wordings.items()))
 
-    def turn_page(self, cursor: str | None, at: datetime, *, crisis_is_over: bool) -> None:
-        """Go on after a page: with the next one, the next stage, a pause, or the end."""
+    def turn_page(self, cursor: str | None, at: datetime, *, is_last: bool) -> None:
+        """Go on after a page: with the next one, the next stage, a pause, or the end.
+
+        `is_last`: nobody joins any more, so these are the last pages of those linked to a crisis.
+        """
         self.cursor, self.step_at = cursor, at
         if cursor is not None:
             return
-        if self.stage == "groups" and self.crisis_id is not None:
+        if self.stage == "groups" and self.purpose == "statement" and self.crisis_id is not None:
             self.stage = "linked"
-        elif self.stage == "groups" or crisis_is_over:
+        elif self.stage == "groups" or is_last:
             self._complete()
-        elif self.stage == "linked":
-            self.stage, self.step_at = "open", at + SWEEP
         else:
-            self.stage = "linked"
+            self.stage, self.step_at = "open", at + SWEEP
 
     def _complete(self) -> None:
         self.stage, self.step_at = "done", None
@@ -189,7 +195,31 @@ def targets_of(stakeholder: Stakeholder) -> Iterable[Target]:
         )
 
 
-def members(stakeholders: Sequence[Stakeholder], groups: Sequence[str]) -> Iterable[Stakeholder]:
-    """Return the active stakeholders that belong to any of `groups`."""
-    wanted = set(groups)
-    return (item for item in stakeholders if item.active and not wanted.isdisjoint(item.groups))
+def members(
+    stakeholders: Iterable[Stakeholder], groups: Iterable[str], named: Container[str] = ()
+) -> Iterable[Stakeholder]:
+    """Return the active stakeholders that belong to any of `groups` or are `named`."""
+    wanted = frozenset(groups)
+    return (
+        item
+        for item in stakeholders
+        if item.active and (item.id in named or not wanted.isdisjoint(item.groups))
+    )
+
+
+def page_of(
+    stakeholders: Iterable[Stakeholder], cursor: str | None
+) -> tuple[list[Target], str | None]:
+    """Return the next page of ways to tell `stakeholders`, and the cursor of the one after."""
+    waiting = sorted(
+        (one for one in stakeholders if one.id > (cursor or "")), key=lambda one: one.id
+    )
+    chosen: list[Target] = []
+    last = None
+    for one in waiting:
+        targets = list(targets_of(one))
+        if len(chosen) + len(targets) > PAGE:
+            return chosen, last
+        chosen += targets
+        last = one.id
+    return chosen, None

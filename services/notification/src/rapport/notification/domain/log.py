@@ -43,7 +43,8 @@ class Occurrence(Fact):
     """Something that can be subscribed to has happened; digests are made from these."""
 
     COLLECTION = "occurrences"
-    FIELDS: ClassVar = ("at",)
+    FIELDS: ClassVar = ("event", "at")
+    INDEXES: ClassVar = (("event", "at"),)
     ORDER = "at"
 
     at: Instant

@@ -47,6 +47,11 @@ from rapport.common.events.knowledge import (
 FIELDS: Final = frozenset(Subject.model_fields) | {"owner", "clock", "crisis_id", "purpose"}
 """What conditions of a subscription may name."""
 
+TITLE: Final = 80
+"""Characters of a text that a title shows."""
+
+_REASONS: Final = ("excerpt", "reason", "outcome")
+
 
 @dataclass(frozen=True, slots=True)
 class Matter:
@@ -84,7 +89,7 @@ def _case(data: Any) -> Matter:
         event=event_name(type(data)),
         title=_subject_in_words(about, data.case_id) if about else data.case_id,
         about={**(about.model_dump(mode="json") if about else {}), "owner": data.owner},
-        reason=getattr(data, "excerpt", "") or getattr(data, "reason", ""),
+        reason=next(filter(None, (getattr(data, name, "") for name in _REASONS)), ""),
         severity=about.severity.value if about else None,
         owner=getattr(data, "to", None) or data.owner,
         due_at=getattr(data, "return_by", None) or getattr(data, "expires_at", None),
@@ -117,15 +122,16 @@ def _clock(data: ClockEvent) -> Matter:
 def _crisis(data: Any) -> Matter:
     criteria: Criteria | None = getattr(data, "criteria", None)
     severity = getattr(data, "severity", None)
+    text = getattr(data, "text", "")
     return Matter(
         event=event_name(type(data)),
-        title=getattr(data, "title", None) or getattr(data, "text", None) or data.crisis_id,
+        title=getattr(data, "title", None) or _short(text) or data.crisis_id,
         about={
             **(criteria.model_dump(mode="json") if criteria else {}),
             "crisis_id": data.crisis_id,
             "severity": severity.value if severity else None,
         },
-        reason=getattr(data, "reason", ""),
+        reason=getattr(data, "reason", "") or text,
         severity=severity.value if severity else None,
         owner=getattr(data, "by", None),
         due_at=getattr(data, "next_update_at", None),
@@ -171,6 +177,11 @@ def _digest(data: DigestCompiled) -> Matter:
     )
 
 
+def _short(text: str) -> str:
+    line = " ".join(text[: 2 * TITLE].split())
+    return line if len(line) <= TITLE else f"{line[: TITLE - 1]}…"
+
+
 def _subject_in_words(about: Subject, case_id: str) -> str:
     named = [about.brand, about.product, about.region]
     return " / ".join([*filter(None, named), about.complaint_type.value, case_id])
@@ -206,3 +217,6 @@ MATTERS: Final[dict[type[EventData], Callable[[Any], Matter]]] = {
     DigestCompiled: _digest,
 }
 """The events that can be subscribed to, and how each is told."""
+
+DIGEST_ONLY: Final = frozenset({event_name(StatementReleased)})
+"""What no alert tells of: a statement goes to whom it concerns by itself."""

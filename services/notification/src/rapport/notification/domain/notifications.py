@@ -31,6 +31,9 @@ from rapport.common.events.vocabulary import Language
 LEASE: Final = timedelta(seconds=75)
 """Longer than twice a channel's hard timeout (30 s) plus 5 s."""
 
+OPTED_OUT: Final = "opted_out"
+"""The reason of a message that its recipient did not want."""
+
 State = Literal["queued", "leased", "delivered", "failed", "suppressed"]
 
 

@@ -6,7 +6,7 @@ the same recipient and hears a statement once. Opting out belongs to the recipie
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, time, timedelta
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field
@@ -19,6 +19,12 @@ from rapport.common.events.notifications import NotificationChannel
 from rapport.common.events.topics import INTERACTIONS
 from rapport.common.events.vocabulary import Language
 from rapport.common.matching import Conditions
+
+SECRETS_KEPT: Final = 2
+"""A webhook's messages are signed with its newest secrets, two while it moves to a new one."""
+
+DIGEST_DELAY: Final = timedelta(minutes=1)
+"""Lets what happened at the very end of a digest's period arrive."""
 
 Cadence = Literal["hourly", "daily", "weekly"]
 
@@ -67,11 +73,36 @@ class Stakeholder(Aggregate):
         self.name, self.side, self.language = name, side, language
         self.groups, self.addresses, self.active = groups, addresses, active
         self.recipient = recipient or self.id
-        self.emit(StakeholderChanged(stakeholder=self.id, groups=groups, active=active, name=name))
+        self._changed()
 
-    def forget_address(self, to: str) -> None:
-        """Stop using an address whose receiver wants nothing more there."""
-        self.addresses = tuple(address for address in self.addresses if address.to != to)
+    def forget_address(self, to: str) -> bool:
+        """Stop using an address whose receiver wants nothing more there; False if it is unknown."""
+        kept = tuple(address for address in self.addresses if address.to != to)
+        if kept == self.addresses:
+            return False
+        self.addresses = kept
+        self._changed()
+        return True
+
+    def add_secret(self, to: str, secret: str) -> bool:
+        """Sign for a webhook with a new secret and the latest one before it; False if unknown."""
+        if all(address.to != to or address.channel != "webhook" for address in self.addresses):
+            return False
+        self.addresses = tuple(
+            address.model_copy(update={"secrets": (secret, *address.secrets)[:SECRETS_KEPT]})
+            if address.to == to
+            else address
+            for address in self.addresses
+        )
+        return True
+
+    def leave(self) -> None:
+        """Be told nothing more; the record stays."""
+        if self.active:
+            self.active = False
+            self._changed()
+
+    def _changed(self) -> None:
         self.emit(
             StakeholderChanged(
                 stakeholder=self.id, groups=self.groups, active=self.active, name=self.name
@@ -83,8 +114,10 @@ class StakeholderGroup(Aggregate):
     """A name for stakeholders who hear the same: shareholders, dealers, press, staff."""
 
     COLLECTION = "stakeholder_groups"
+    INDEXES: ClassVar = (("active", "id"),)
 
     title: dict[Language, str] = Field(default_factory=dict)
+    active: bool = True
 
 
 class Preference(Aggregate):
@@ -129,22 +162,31 @@ class Subscription(Aggregate):
     active: bool = True
     digest_from: Instant | None = None
     digest_due: Instant | None = None
+    digest_cursor: str | None = None
 
     def due(self) -> Iterable[Due]:
-        """A digest falls due at the end of its period."""
+        """A digest, or its next page of recipients, falls due soon after the end of its period."""
         if self.active and self.digest_due is not None:
-            yield Due("digest", self.digest_due)
+            yield Due(f"digest:{self.digest_cursor or ''}", self.digest_due + DIGEST_DELAY)
 
     def wants(self, event: str, about: Mapping[str, object]) -> bool:
         """Tell whether an event (`case.opened`), about these things, is subscribed to."""
         return self.active and event in self.events and self.when.hold(about)
 
     def schedule(self, now: datetime) -> None:
-        """Begin a digest's period now, where this is a digest."""
+        """Say when the next digest is due, where this is a digest; a period that runs goes on."""
+        self.digest_cursor = None
         if self.deliver == "digest" and self.active:
-            self.digest_from, self.digest_due = now, next_digest(self, now)
+            self.digest_from, self.digest_due = self.digest_from or now, next_digest(self, now)
         else:
             self.digest_from = self.digest_due = None
+
+    def turn_page(self, cursor: str | None) -> None:
+        """Go on after a page of a digest's recipients: with the next page, or the next period."""
+        self.digest_cursor = cursor
+        if cursor is None and self.digest_due is not None:
+            self.digest_from = self.digest_due
+            self.digest_due = next_digest(self, self.digest_due)
 
 
 def next_digest(subscription: Subscription, after: datetime) -> datetime:

@@ -1,103 +1,32 @@
-"""Deeds: what each kind of step does at the APIs, and how it is told.
-
-`act` takes a step to its deed and returns the path of what it concerned, to be looked at after it.
-A deed that an API refuses raises `Refused`, whatever the story expects of it.
-"""
+"""What people say, and what is done about it: conversations, cases, and what arrives of them."""
 
 from collections import Counter
-from dataclasses import dataclass, field
-from datetime import datetime, time
-from functools import singledispatch
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
-from rapport.common.errors import Invalid
 from rapport.common.events.vocabulary import Channel, Language
-from rapport.standalone.demo import scenario as story
-from rapport.standalone.demo.chronicle import latest_proposal
-from rapport.standalone.demo.counting import Finding, count
-from rapport.standalone.demo.narrator import Narrator
-from rapport.standalone.demo.world import Json, World
-
-CASES: Final = "/routing/v1/cases"
-CRISES: Final = "/routing/v1/crises"
-STATEMENTS: Final = "/knowledge/v1/statements"
+from rapport.standalone.demo import steps as story
+from rapport.standalone.demo.counting import Finding
+from rapport.standalone.demo.deeds.stage import CASES, Stage, act
+from rapport.standalone.demo.world import Json
 
 TERMS: Final = 2
 """How many of the words that decided are told for each judgement."""
 
 JUDGEMENTS: Final = {
-    "complaint_type": "complaint ",
-    "need": "need ",
-    "sentiment": "",
-    "trust_cause": "trust cause ",
+    "complaint_type": "complaint about ",
+    "need": "needs ",
+    "sentiment": "feeling ",
+    "trust_cause": "trust at stake: ",
     "severity": "severity ",
 }
-"""What is told of an assessment, and how it is called."""
+"""What is told of an assessment, where it is not `none`, and how it begins."""
 
 FOLLOWS: Final = ("kind: ", "complaint type: ", "nothing said")
 """How reasons begin that are no words of the message."""
 
 SHOWN: Final = 3
 """How many suggestions are shown."""
-
-
-@dataclass
-class Stage:
-    """Where the story is played: the world, who tells, and what the story's names stand for."""
-
-    world: World
-    narrator: Narrator
-    cases: dict[str, str] = field(default_factory=dict)
-    statements: dict[str, str] = field(default_factory=dict)
-    first: dict[str, story.Hear] = field(default_factory=dict)
-    feedback: list[str] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def now(self) -> datetime:
-        """The time in the story."""
-        return self.world.clock.now()
-
-    async def check(self, finding: Finding) -> None:
-        """Show whether something is as it must be, and keep it."""
-        self.findings.append(finding)
-        await self.narrator.checked(finding.is_true, finding.what)
-
-    async def does(self, who: str, what: str) -> None:
-        """Tell what somebody inside does."""
-        await self.narrator.does(self.now, self.world.person(who), what)
-
-    def case(self, name: str) -> str:
-        """Return the path of a case."""
-        return f"{CASES}/{self.cases[name]}"
-
-    def statement(self, name: str) -> str:
-        """Return the path of a statement."""
-        return f"{STATEMENTS}/{self.statements[name]}"
-
-    @property
-    def crisis(self) -> str:
-        """The path of the crisis that was proposed last; raises Invalid where none was."""
-        id = latest_proposal(self.world.outside.stream.events)
-        if id is None:
-            raise Invalid("no crisis has been proposed so far")
-        return f"{CRISES}/{id}"
-
-    async def owner(self, name: str) -> str:
-        """Return who owns a case; raises Invalid where nobody does."""
-        owner = (await self.world.see(self.case(name)))["owner"]
-        if owner is None:
-            raise Invalid(f"nobody owns “{name}”")
-        return str(owner)
-
-
-@singledispatch
-async def act(step: story.Step, stage: Stage) -> str | None:
-    """Do what a step says; return the path of what it concerned, None where that is nothing."""
-    raise NotImplementedError(type(step).__name__)
-
-
-# Conversations
 
 
 @act.register
@@ -114,7 +43,7 @@ async def _(step: story.Hear, stage: Stage) -> str:
     status = await stage.world.see(f"/intake/v1/feedback/{receipt['id']}")
     case = status["case_id"]
     stage.cases[step.case] = case
-    stage.world.names[case] = f"“{step.case}”"
+    stage.world.names[case] = step.case
     await _tell_assessment(stage, case)
     await _tell_place(stage, await stage.world.see(stage.case(step.case)))
     return stage.case(step.case)
@@ -151,6 +80,7 @@ async def _tell_assessment(stage: Stage, case: str) -> None:
     told = [
         f"{name}{about[field].replace('_', ' ')} {_why(because[field])}"
         for field, name in JUDGEMENTS.items()
+        if about[field] != "none"
     ]
     await stage.narrator.detail(" · ".join(told))
 
@@ -285,129 +215,5 @@ async def _(step: story.Received, stage: Stage) -> None:
         and step.mentions in f"{item.subject}\n{item.text}"
         for item in stage.world.outside.arrived
     )
-    what = f"{step.to} got {found} by {step.channel} that mention “{step.mentions}”"
+    what = f"{step.to} got {found} x {step.channel} with “{step.mentions}”"
     await stage.check(Finding(found > 0 if step.times is None else found == step.times, what))
-
-
-# What is known and said
-
-
-@act.register
-async def _(step: story.Publish, stage: Stage) -> None:
-    content = stage.world.scenario.key_messages[step.key_message]
-    who = step.who or "admin"
-    await stage.does(who, f"publishes the key message “{step.key_message}”")
-    await stage.narrator.quotes(list(content.text.values()))
-    path = f"/knowledge/v1/key-messages/{step.key_message}"
-    await stage.world.call(who, "PUT", path, content.model_dump(mode="json"))
-
-
-@act.register
-async def _(step: story.Draft, stage: Stage) -> str:
-    languages = [str(language) for language in step.wordings]
-    await stage.does(step.who, f"writes a {step.purpose} statement in {', '.join(languages)}")
-    for wording in step.wordings.values():
-        await stage.narrator.quotes([wording.subject, wording.text.partition("\n")[0]])
-    source = step.source_language
-    words = {str(name): dict(wording) for name, wording in step.wordings.items()}
-    draft: Json = {
-        "purpose": step.purpose,
-        "crisis_id": stage.crisis.rpartition("/")[2],
-        "groups": step.groups,
-        "source_language": source,
-        "wordings": {source: words[source]},
-    }
-    written = await stage.world.call(step.who, "POST", STATEMENTS, draft)
-    stage.statements[step.statement] = written["id"]
-    hash = written["wordings"][source]["hash"]
-    draft["wordings"] |= {
-        language: {**wording, "translates": hash}
-        for language, wording in words.items()
-        if language != source
-    }
-    path = stage.statement(step.statement)
-    await stage.world.call(step.who, "PUT", path, draft)
-    await stage.narrator.detail(
-        f"the translations name the wording that they translate: {hash[:16]}…"
-    )
-    return path
-
-
-@act.register
-async def _(step: story.Submit, stage: Stage) -> str:
-    path = stage.statement(step.statement)
-    await stage.does(step.who, f"asks for approval of the {step.statement} statement")
-    submitted = await stage.world.call(step.who, "POST", f"{path}/submission")
-    quorum = ", ".join(f"{number} of {group}" for group, number in submitted["quorum"].items())
-    await stage.narrator.detail(
-        f"needed: {quorum} · the words are fixed: {submitted['hash'][:16]}…"
-    )
-    return path
-
-
-@act.register
-async def _(step: story.Approve, stage: Stage) -> str:
-    path = stage.statement(step.statement)
-    verb = "wants to approve" if step.refused else "approves"
-    await stage.does(step.who, f"{verb} the {step.statement} statement for {step.group}")
-    hash = (await stage.world.see(path))["hash"]
-    body = {"hash": hash, "group": step.group}
-    await stage.world.call(step.who, "POST", f"{path}/approvals", body)
-    return path
-
-
-@act.register
-async def _(step: story.Release, stage: Stage) -> str:
-    path = stage.statement(step.statement)
-    await stage.does(step.who, f"releases the {step.statement} statement")
-    await stage.world.call(step.who, "POST", f"{path}/release")
-    return path
-
-
-@act.register
-async def _(step: story.Count, stage: Stage) -> str:
-    path = stage.statement(step.statement)
-    await stage.narrator.itself(stage.now, f"who has the {step.statement} statement is counted")
-    for finding in await count(await stage.world.see(path), stage.world):
-        await stage.check(finding)
-    return path
-
-
-# The crisis
-
-
-@act.register
-async def _(step: story.CrisisStep, stage: Stage) -> str:
-    path = stage.crisis
-    what, body = _leading(step, stage)
-    await stage.does(step.who, what)
-    await stage.world.call(step.who, "POST", f"{path}/{step.PATH}", body)
-    return path
-
-
-def _leading(step: story.CrisisStep, stage: Stage) -> tuple[str, Any]:
-    """Return what somebody does to the crisis, in words and as the API takes it."""
-    match step:
-        case story.Declare(title=title):
-            return f"declares the crisis{f': {title}' if title else ''}", step.body
-        case story.Decide(text=text):
-            return f"puts a decision on record: {text}", step.body
-        case story.Update(text=text, next_update_at=None):
-            return f"updates everyone: {text}", step.body
-        case story.Update(text=text, next_update_at=time() as at):
-            promised = stage.world.scenario.moment(at).isoformat()
-            told = f"updates everyone: {text} The next update is promised for {at:%H:%M}."
-            return told, {"text": text, "next_update_at": promised}
-        case story.Link(case=case):
-            told = f"links “{case}”, which came before the signal, by hand"
-            return told, {"case_id": stage.cases[case]}
-        case story.StandDown():
-            return "asks to stand the crisis down", None
-        case story.Review(text=text):
-            return f"puts the review on record: {text}", step.body
-    raise NotImplementedError(type(step).__name__)
-
-
-@act.register
-async def _(step: story.Check, stage: Stage) -> str:
-    return stage.crisis if step.case is None else stage.case(step.case)

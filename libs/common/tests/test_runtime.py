@@ -1,0 +1,181 @@
+"""A service comes up whole or not at all, and goes down in order whatever happens."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from rapport.common.auth import Signer, Verifier
+from rapport.common.clock import ManualClock
+from rapport.common.errors import PermanentError, TemporaryError
+from rapport.common.http import operations
+from rapport.common.runtime import Running, Service
+from rapport.common.serving import listening, main
+from rapport.common.settings import Settings
+from rapport.common.store.sqlite import SqliteStore
+from rapport.common.testing import MORNING, RecordingBus, harness
+
+from .shop import SHOP, Till
+
+
+class ClosedBus(RecordingBus):
+    """A bus that cannot be subscribed to."""
+
+    async def subscribe(self, group: str, topics: Sequence[str], handler: Any, **_: Any) -> Any:
+        raise TemporaryError("the bus is away")
+
+
+def shop(**given: Any) -> Service:
+    """Return the shop with other ways to begin and end."""
+    return Service(**{**vars(SHOP), **given})
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Verifier:
+    Signer.open(tmp_path / "keys")
+    return Verifier.from_file(tmp_path / "keys" / "verify.json", "rapport", "rapport")
+
+
+def running(service: Service, keys: Verifier) -> Running:
+    clock = ManualClock(MORNING)
+    store = SqliteStore(None, service.kinds)
+    return Running(service, Settings.load(), ClosedBus(clock), store, clock, keys)
+
+
+async def test_a_start_that_fails_closes_what_it_had_opened(keys: Verifier) -> None:
+    told: list[str] = []
+
+    async def begin(_: Any) -> None:
+        told.append("begun")
+
+    async def end(_: Any) -> None:
+        told.append("ended")
+
+    half = running(shop(begin=begin, end=end), keys)
+    with pytest.raises(TemporaryError, match="the bus is away"):
+        await half.start()
+
+    assert told == ["begun", "ended"]
+    with pytest.raises(TemporaryError, match="closed"):
+        await half.store.get(Till, "t1")
+    assert not [task for task in asyncio.all_tasks() if task.get_name() in ("relay", "sweeper")]
+
+
+async def test_what_did_not_begin_does_not_end(keys: Verifier) -> None:
+    async def begin(_: Any) -> None:
+        raise PermanentError("no till")
+
+    async def end(_: Any) -> None:
+        raise AssertionError
+
+    with pytest.raises(PermanentError, match="no till"):
+        await running(shop(begin=begin, end=end), keys).start()
+
+
+async def test_an_end_that_fails_leaves_nothing_open(keys: Verifier) -> None:
+    async def end(_: Any) -> None:
+        raise OSError("the door is stuck")
+
+    up = running(shop(end=end), keys)
+    await up.start(consume=False)
+    with pytest.raises(OSError, match="stuck"):
+        await up.stop()
+    with pytest.raises(TemporaryError, match="closed"):
+        await up.store.get(Till, "t1")
+
+
+async def test_a_damaged_store_is_not_ready(keys: Verifier) -> None:
+    async def damaged(_: Any) -> None:
+        raise PermanentError("the store's file is damaged")
+
+    async with harness(SHOP) as up:
+        up.running.store.next_due = damaged  # type: ignore[assignment]
+        assert await up.running.missing() == {"shop": "the store's file is damaged"}
+
+
+@pytest.fixture
+async def address() -> AsyncIterator[int]:
+    async def nothing_missing() -> dict[str, str]:
+        return {}
+
+    async with listening(operations(nothing_missing), "127.0.0.1", 0) as port:
+        yield port
+
+
+async def test_a_port_that_is_taken_is_an_error_like_others(address: int) -> None:
+    with pytest.raises(OSError, match="in use"):
+        async with listening(operations(_nothing), "127.0.0.1", address):
+            pass
+
+
+async def test_it_answers_from_the_moment_it_listens(address: int) -> None:
+    async with httpx2.AsyncClient() as client:
+        answer = await client.get(f"http://127.0.0.1:{address}/livez")
+    assert answer.text == "ok"
+
+
+async def test_it_can_stop_before_it_has_begun() -> None:
+    async with listening(operations(_nothing), "127.0.0.1", 0) as port:
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port)).close()
+
+
+async def _nothing() -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture
+def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have the environment say where a process of its own keeps things."""
+    Signer.open(tmp_path / "keys")
+    for name, value in {
+        "BUS": f"embedded:{tmp_path / 'bus.db'}",
+        "STORE": f"sqlite:{tmp_path}",
+        "AUTH_KEYS": str(tmp_path / "keys" / "verify.json"),
+        "HTTP_PORT": "0",
+    }.items():
+        monkeypatch.setenv(f"RAPPORT_{name}", value)
+    monkeypatch.setattr("rapport.common.serving.configure_logs", lambda *_: None)
+    return tmp_path
+
+
+def test_a_service_runs_until_it_is_told_to_stop(process: Path) -> None:
+    ended: list[str] = []
+
+    async def begin(_: Any) -> None:
+        asyncio.get_running_loop().call_later(0, os.kill, os.getpid(), signal.SIGTERM)
+
+    async def end(_: Any) -> None:
+        ended.append("ended")
+
+    main(shop(begin=begin, end=end))
+    assert ended == ["ended"]
+
+
+def test_a_port_that_is_taken_ends_the_process_with_a_line(
+    process: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("RAPPORT_HTTP_PORT", str(taken.getsockname()[1]))
+        with pytest.raises(SystemExit, match="cannot listen: Address already in use"):
+            main(SHOP)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"keys": []}', '{"keys": [1]}', "\xff"])
+def test_keys_that_are_none_end_the_process_with_a_line(process: Path, text: str) -> None:
+    (process / "keys" / "verify.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(SystemExit, match=r"verify\.json holds no JSON Web Key Set"):
+        main(SHOP)
+
+
+def test_keys_that_are_missing_end_the_process_with_a_line(process: Path) -> None:
+    (process / "keys" / "verify.json").unlink()
+    with pytest.raises(SystemExit, match=r"verify\.json cannot be read"):
+        main(SHOP)

@@ -1,0 +1,172 @@
+"""Delivery: a notification is queued, leased, sent and recorded, and put on the communication log."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from rapport.common.aggregate import Due
+from rapport.common.events.envelope import Event
+from rapport.common.events.ids import derived_id
+from rapport.common.events.notifications import NotificationDelivered, NotificationRequested
+from rapport.common.handling import Declared, due, on
+from rapport.common.telemetry import SENT
+from rapport.notification import repository
+from rapport.notification.channels import (
+    Delivered,
+    Outcome,
+    Outgoing,
+    Reason,
+    Refused,
+    Retry,
+    next_attempt,
+)
+from rapport.notification.domain.log import Interaction
+from rapport.notification.domain.notifications import OPTED_OUT, Notification
+from rapport.notification.domain.stakeholders import Preference, Stakeholder
+from rapport.notification.resources import Resources
+
+
+async def opted_out(
+    events: Sequence[Event[NotificationRequested]], notification: Resources
+) -> Mapping[str, Preference]:
+    """Give requested notifications what their recipients do not want."""
+    return await repository.preferences(
+        notification.store, [item.data.recipient for item in events]
+    )
+
+
+@on(
+    NotificationRequested,
+    changes=Notification,
+    key=lambda event: event.data.notification_id,
+    prepare=opted_out,
+)
+def queue(
+    notification: Notification | None,
+    event: Event[NotificationRequested],
+    preferences: Mapping[str, Preference],
+) -> Notification | None:
+    """Store a message under its id, unless its recipient does not want to hear of this."""
+    if notification is not None:
+        return None
+    queued = Notification.requested(event.data, event.time)
+    preference = preferences.get(queued.recipient)
+    if preference is not None and queued.purpose in preference.opted_out:
+        queued.suppress(OPTED_OUT, event.time)
+    return queued
+
+
+async def send(notification: Notification, resources: Resources) -> None:
+    """Send a leased message and record what became of it."""
+    if notification.state != "leased":
+        return
+    outgoing = await _outgoing(notification, resources)
+    outcome = await resources.channels.send(notification.channel, outgoing)
+    attempt = notification.attempts
+    now = resources.engine.clock.now()
+    SENT.labels(notification.channel, type(outcome).__name__.lower()).inc()
+    await resources.engine.change(
+        Notification,
+        notification.id,
+        lambda current: current and record(current, outcome, attempt, now),
+        cause=derived_id("outcome", notification.id, str(attempt)),
+    )
+    if isinstance(outcome, Refused) and outcome.disable and notification.stakeholder:
+        await _forget(notification, resources)
+
+
+async def present(_: Sequence[Notification], notification: Resources) -> datetime:
+    """Tell the time: an attempt may begin long after it was due, and its lease begins with it."""
+    return notification.engine.clock.now()
+
+
+@due(Notification, prepare=present, then=send)
+def attempt(notification: Notification, item: Due, now: datetime) -> Notification:
+    """Lease a message whose time has come, or whose lease ran out, to send it.
+
+    One whose last attempt never ended is given up.
+    """
+    if next_attempt(notification.attempts) is None:
+        notification.fail(Reason.TIMEOUT.value, now)
+    else:
+        notification.lease(now)
+    return notification
+
+
+def record(
+    notification: Notification, outcome: Outcome, attempt: int, now: datetime
+) -> Notification | None:
+    """Decide what an attempt's outcome means for its message."""
+    match outcome:
+        case Delivered(receipt):
+            changed = notification.deliver(receipt, now)
+        case Refused(reason):
+            changed = notification.fail(reason.value, now)
+        case Retry(reason, after):
+            wait = next_attempt(notification.attempts, after)
+            if wait is None:
+                changed = notification.fail(reason.value, now)
+            else:
+                changed = notification.retry(attempt, now + timedelta(seconds=wait))
+    return notification if changed else None
+
+
+async def _outgoing(notification: Notification, resources: Resources) -> Outgoing:
+    secrets: tuple[str, ...] = ()
+    if notification.channel == "webhook" and notification.stakeholder:
+        stakeholder = await resources.store.get(Stakeholder, notification.stakeholder)
+        addresses = stakeholder.addresses if stakeholder is not None else ()
+        secrets = next((one.secrets for one in addresses if one.to == notification.address), ())
+    return Outgoing(
+        notification_id=notification.id,
+        kind=notification.purpose,
+        to=notification.address,
+        language=notification.language,
+        time=notification.requested_at,
+        subject=notification.subject,
+        text=notification.text,
+        data=notification.data,
+        statement_hash=notification.statement_hash,
+        exercise=notification.exercise,
+        in_reply_to=notification.in_reply_to,
+        secrets=secrets,
+    )
+
+
+async def _forget(notification: Notification, resources: Resources) -> None:
+    def decide(stakeholder: Stakeholder | None) -> Stakeholder | None:
+        if stakeholder is None or not stakeholder.forget_address(notification.address):
+            return None
+        return stakeholder
+
+    await resources.engine.change(
+        Stakeholder,
+        notification.stakeholder or "",
+        decide,
+        cause=derived_id("gone", notification.id),
+    )
+    resources.directory.forget()
+
+
+@on(NotificationDelivered, changes=Interaction, key=lambda event: event.data.notification_id)
+def log_delivery(
+    interaction: Interaction | None, event: Event[NotificationDelivered]
+) -> Interaction | None:
+    """Every message that went out is on record."""
+    if interaction is not None:
+        return None
+    told = event.data
+    return Interaction(
+        id=told.notification_id,
+        stakeholder=told.recipient,
+        direction="out",
+        channel=told.channel,
+        purpose=told.purpose,
+        occurred_at=told.delivered_at,
+        outcome="delivered",
+        notification_id=told.notification_id,
+        case_id=told.case_id,
+    ).recorded()
+
+
+DECLARED: Final[list[Declared]] = [queue, attempt, log_delivery]

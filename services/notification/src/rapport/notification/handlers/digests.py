@@ -1,0 +1,94 @@
+"""Digests: what somebody reads later is remembered, collected and sent once a period."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rapport.common.aggregate import Due, Fact
+from rapport.common.events.envelope import Event, EventData
+from rapport.common.events.ids import derived_id
+from rapport.common.handling import Declared, due, fact
+from rapport.notification.channels.rendering import Digest, Renderer
+from rapport.notification.domain.communications import Communication, page_of
+from rapport.notification.domain.log import Occurrence
+from rapport.notification.domain.matters import MATTERS, matter_of
+from rapport.notification.domain.stakeholders import Subscription
+from rapport.notification.handlers.alerts import in_all_languages, told_by, told_of
+from rapport.notification.repository import Collected, Directory, collected
+from rapport.notification.resources import Resources
+
+
+@fact(*MATTERS)
+def remember(event: Event[EventData]) -> Iterable[Fact]:
+    """Keep what happened for the digests, but nothing of the past or of a drill."""
+    matter = matter_of(event)
+    if matter is not None and not event.historical and event.exercise is None:
+        yield Occurrence(
+            id=event.id,
+            at=event.time,
+            event=matter.event,
+            title=matter.title,
+            about=dict(matter.about),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What due digests are given: what happened in their periods, by subscription; the rest."""
+
+    collected: Mapping[str, Collected]
+    directory: Directory
+    renderer: Renderer
+
+
+async def since_last_digest(ready: Sequence[Subscription], notification: Resources) -> Given:
+    """Give due digests what happened in their periods, their readers and their words."""
+    return Given(
+        {item.id: await collected(notification.store, item) for item in ready},
+        await notification.directory.current(),
+        notification.renderer,
+    )
+
+
+@due(Subscription, prepare=since_last_digest)
+def send_digest(subscription: Subscription, item: Due, given: Given) -> Subscription:
+    """Send what was collected, if anything was, page by page; then begin the next period."""
+    happened = given.collected[subscription.id]
+    next_page = None
+    if happened.total:
+        digest = _digest(subscription, happened, given.renderer)
+        groups, named = told_by([subscription], owner=None)
+        readers = told_of(given.directory.stakeholders, groups, named)
+        targets, next_page = page_of(readers, subscription.digest_cursor)
+        digest.request(targets)
+        for wish in digest.emitted:
+            subscription.emit(wish, key=wish.notification_id)
+    subscription.turn_page(next_page)
+    return subscription
+
+
+def _digest(subscription: Subscription, happened: Collected, renderer: Renderer) -> Communication:
+    start, end = subscription.digest_from, subscription.digest_due
+    assert start is not None
+    assert end is not None
+    context = Digest(
+        start=start,
+        end=end,
+        total=happened.total,
+        by_kind={},
+        lines=(),
+        items=[
+            {"event": item.event, "about": item.title, "at": item.at} for item in happened.listed
+        ],
+        suppressed=happened.total - len(happened.listed),
+        url=None,
+    )
+    return Communication(
+        id=derived_id("digest", subscription.id, end.isoformat()),
+        purpose="digest",
+        wordings=in_all_languages(renderer, "digest", context),
+        planned_at=end,
+    )
+
+
+DECLARED: Final[list[Declared]] = [remember, send_digest]
