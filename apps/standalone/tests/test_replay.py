@@ -66,7 +66,8 @@ async def test_good_items_come_in_and_bad_ones_are_told_by_line_field_and_reason
     assert (summary.accepted, summary.refused, summary.known) == (3, 2, 0)
     with Path(table).with_name("refusals.csv").open(encoding="utf-8") as file:
         told = list(csv.DictReader(file))
-    assert [(row["line"], row["field"]) for row in told] == [("5", "What happened"), ("6", "When")]
+    assert [(row["line"], row["field"]) for row in told] == [("5", ""), ("6", "When")]
+    assert "text" in told[0]["reason"]
 
 
 async def test_twice_doubles_nothing(rapport: System, table: str) -> None:

@@ -106,6 +106,11 @@ async def replay(
     return summary
 
 
+def _column(place: str) -> str:
+    """Return what a JSON pointer into a record points at, as the file's header has it."""
+    return place.removeprefix("/").replace("~1", "/").replace("~0", "~")
+
+
 class _Refusals:
     """The refusals file, made when there is something to say; a former one does not stay."""
 
@@ -125,8 +130,8 @@ class _Refusals:
                 writer.writerow(Refusal._fields)
                 writer.writerows(sorted(self._found))
 
-    def add(self, line: int, problem: Invalid, field: Callable[[str], str] = str) -> None:
-        """Note every field of one refused item."""
+    def add(self, line: int, problem: Invalid, field: Callable[[str], str] = _column) -> None:
+        """Note every field of one refused item; `field` names it as the file does."""
         self._summary.refused += 1
         for fault in problem.problems or (FieldProblem("", problem.reason),):
             self._found.append(Refusal(line, field(fault.pointer), fault.reason))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
@@ -88,8 +89,14 @@ class Verifier:
 
     @classmethod
     def from_file(cls, path: Path, issuer: str, audience: str) -> "Verifier":
-        """Check with the JSON Web Key Set in `path`."""
-        return cls(KeySet.import_key_set(json.loads(path.read_text())), issuer, audience)
+        """Check with the JSON Web Key Set in `path`; raises Invalid where that holds none."""
+        try:
+            keys = KeySet.import_key_set(json.loads(path.read_text("utf-8")))
+        except OSError as error:
+            raise Invalid(f"{path} cannot be read: {error.strerror}") from None
+        except (JoseError, ValueError, TypeError, LookupError):
+            raise Invalid(f"{path} holds no JSON Web Key Set") from None
+        return cls(keys, issuer, audience)
 
     def verify(self, token: str) -> Principal:
         """Return whose token it is; raises Unauthorized for any token that is not good now."""
@@ -99,10 +106,10 @@ class Verifier:
         try:
             claims = jwt.decode(token, self._keys, algorithms=list(ALGORITHMS)).claims
             self._claims.validate(claims)
-        except (JoseError, ValueError):
+        except (JoseError, ValueError, TypeError):  # the last for headers that are no text
             raise Unauthorized("the token is not valid") from None
         roles = claims.get("roles")
-        if not isinstance(roles, list) or not set(roles) <= set(ROLES):
+        if not isinstance(roles, list) or not all(role in ROLES for role in roles):
             raise Unauthorized("the token's roles are not known")
         principal = Principal(str(claims["sub"]), frozenset(roles))
         if len(self._known) >= CACHED_TOKENS:
@@ -133,14 +140,15 @@ class Signer:
     @classmethod
     def open(cls, folder: Path, issuer: str = "rapport", audience: str = "rapport") -> "Signer":
         """Read the signing key in `folder`, or make one there, readable by its owner alone."""
-        path = folder / "sign.json"
-        if not path.exists():
+        private, public = folder / "sign.json", folder / "verify.json"
+        if not private.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            key = OKPKey.generate_key("Ed25519", auto_kid=True)
-            write_secret(path, json.dumps(key.as_dict(private=True)))
-            public = KeySet([OKPKey.import_key(key.as_dict(private=False))])
-            (folder / "verify.json").write_text(json.dumps(public.as_dict(private=False)))
-        return cls(OKPKey.import_key(json.loads(path.read_text())), issuer, audience)
+            fresh = OKPKey.generate_key("Ed25519", auto_kid=True)
+            write_secret(private, json.dumps(fresh.as_dict(private=True)))
+        key = OKPKey.import_key(json.loads(private.read_text()))
+        if not public.exists():
+            write_secret(public, json.dumps(KeySet([key]).as_dict(private=False)))
+        return cls(key, issuer, audience)
 
     def mint(self, subject: str, roles: Sequence[str], *, days: float = 30) -> str:
         """Return a token for `subject`; raises Invalid for a role that does not exist."""
@@ -163,9 +171,15 @@ class Signer:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a new file that only its owner can read."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    """Write a new file, whole or not at all, that only its owner can read.
+
+    Raises FileExistsError where there is one: nobody's secret is ever replaced.
+    """
+    with NamedTemporaryFile("w", dir=path.parent, encoding="utf-8") as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+        os.link(file.name, path)
 
 
 _bearer = HTTPBearer(auto_error=False, description="A JWT with `roles`.")

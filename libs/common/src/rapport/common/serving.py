@@ -66,13 +66,18 @@ async def listening(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
         await serving
 
 
-async def until_stopped() -> None:
-    """Return when the process gets SIGTERM or SIGINT."""
+def stop_asked() -> asyncio.Event:
+    """Return what is set when the process gets SIGTERM or SIGINT, which then do nothing else."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for wanted in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(wanted, stopped.set)
-    await stopped.wait()
+    return stopped
+
+
+async def until_stopped() -> None:
+    """Return when the process gets SIGTERM or SIGINT."""
+    await stop_asked().wait()
 
 
 def run_on_loop(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -85,6 +90,7 @@ def main(service: Service) -> None:
     """Run one service as a process of its own, until it is told to stop."""
 
     async def process() -> None:
+        stopped = stop_asked()
         settings = service.settings.load()
         configure_logs(settings.log_level)
         clock = SystemClock()
@@ -102,7 +108,7 @@ def main(service: Service) -> None:
             await stack.enter_async_context(
                 listening(front, settings.http_host, settings.http_port)
             )
-            await until_stopped()
+            await stopped.wait()
 
     configure_logs()
     try:
