@@ -16,7 +16,7 @@ T = TypeVar("T")
 Json = dict[str, Any]
 Token = Callable[[str, Sequence[str]], str]
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
 """Seconds until somebody who waits gives up; nobody who gets an answer waits that long."""
 
 PAUSE: Final = 0.05

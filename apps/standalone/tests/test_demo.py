@@ -75,6 +75,7 @@ def test_our_story_speaks_three_languages_about_equally(scenario: Scenario) -> N
         ("do: suggest\n        case: chalky kettle", "do: suggest\n        case: x", "'x' so far"),
         ("channel: hotline\n          product: W", "channel: horn\n          product: W", "Input"),
         ("do: decline", "do: sing", "'sing'"),
+        ("key_message: repair-first", "key_message: later", "no key message 'later'"),
         ("finds: [", "funds: [", "Extra inputs"),
     ],
 )

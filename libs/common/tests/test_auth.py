@@ -13,7 +13,6 @@ from joserfc.jwk import OctKey, OKPKey
 from rapport.common.auth import PERMISSIONS, ROLES, Principal, Signer, Verifier, write_secret
 from rapport.common.errors import Forbidden, Invalid, Unauthorized
 
-
 ODD_HEADERS = (
     b"[]",
     b"null",

@@ -32,10 +32,10 @@ from rapport.common.http import (
     may,
     operations,
     page,
-    pointer,
 )
 from rapport.common.runtime import Host, Service
 from rapport.common.store.port import Store
+from rapport.common.strict_json import pointer_to
 from rapport.common.testing import Harness, harness, token
 
 SECRET = "the reader's secret"
@@ -251,7 +251,7 @@ async def test_what_is_not_there_is_a_problem(
     [((), ""), (("a", 0), "/a/0"), (("a/b", "c~d"), "/a~1b/c~0d"), (("",), "/")],
 )
 def test_pointers_are_escaped(steps: Iterable[int | str], expected: str) -> None:
-    assert pointer(tuple(steps)) == expected
+    assert pointer_to(steps) == expected
 
 
 # Who may

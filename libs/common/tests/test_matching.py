@@ -37,6 +37,12 @@ ABOUT = {
         ({"public": True, "kind": "praise"}, False),
         ({"missing": {"at_least": 1}}, False),
         ({"missing": {"below": 1}}, False),
+        ({"product": {"below": 1}}, False),
+        ({"product": {"below": "critical"}}, False),
+        ({"brand": {"below": "critical"}}, False),
+        ({"public": {"at_least": 1}}, False),
+        ({"public": {"below": 2}}, False),
+        ({"reach": {"below": 1e400}}, True),
     ],
 )
 def test_conditions(conditions: dict[str, Any], holds: bool) -> None:

@@ -15,6 +15,10 @@ KEY = b"a key of this installation"
         ({"phone": "+98 21 1234"}, {"phone": "+۹۸ ۲۱ ۱۲۳۴"}),
         ({"handles": {"Net": "@ana"}}, {"handles": {"net": "Ana"}}),
         ({"email": "a@b.org", "phone": "1"}, {"email": "a@b.org"}),
+        ({"email": "ａｎａ@example.org"}, {"email": "ana@example.org"}),
+        ({"email": " \u3000", "phone": "1"}, {"phone": "1"}),
+        ({"phone": "00", "handles": {"net": "ana"}}, {"handles": {"net": "ana"}}),
+        ({"handles": {"a": " @ ", "net": "ana"}}, {"handles": {"net": "ana"}}),
     ],
 )
 def test_the_same_contact_point_is_the_same_person(
@@ -37,3 +41,4 @@ def test_other_points_other_keys_other_people() -> None:
 def test_nobody_without_a_contact_point() -> None:
     assert person_id(KEY) is None
     assert person_id(KEY, phone="anonymous") is None
+    assert person_id(KEY, email="  ", phone="00", handles={"net": "@"}) is None

@@ -46,6 +46,7 @@ PERMISSIONS: Final[dict[str, frozenset[str]]] = {
     "statement.break_glass": frozenset({"admin"}),
     "stakeholder.read": frozenset({"agent", "lead", "pr", "admin"}),
     "stakeholder.write": frozenset({"pr", "lead", "admin"}),
+    "interaction.write": frozenset({"agent", "lead", "pr", "admin"}),
     "communication.read": _EVERYONE_INSIDE,
     "communication.write": frozenset({"pr", "lead", "admin"}),
     "notification.acknowledge": _EVERYONE_INSIDE,

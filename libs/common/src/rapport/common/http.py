@@ -6,7 +6,7 @@ becomes its cause, so a repeat changes nothing, and an optional `If-Match` with 
 read.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 from time import perf_counter
@@ -37,11 +37,12 @@ from rapport.common.errors import (
 )
 from rapport.common.events.ids import derived_id, random_id
 from rapport.common.store.port import Page
-from rapport.common.strict_json import parse_json
+from rapport.common.strict_json import MAX_PROBLEMS, parse_json, pointer_to
 from rapport.common.telemetry import REQUEST_SECONDS, REQUESTS
 
 PROBLEM: Final = "application/problem+json"
 BODY_LIMIT: Final = 10 * 1024 * 1024
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 Item = TypeVar("Item")
 A = TypeVar("A", bound=Aggregate)
@@ -82,11 +83,6 @@ def problem_response(error: RapportError) -> Response:
     )
 
 
-def pointer(place: Sequence[int | str]) -> str:
-    """Return a place in a document as an RFC 6901 JSON pointer."""
-    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in place)
-
-
 async def _on_rapport_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RapportError)
     return problem_response(error)
@@ -96,10 +92,9 @@ async def _on_invalid_request(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems = [
         FieldProblem(
-            pointer(item["loc"][1:]) if item["loc"][0] == "body" else pointer(item["loc"]),
-            item["msg"],
+            pointer_to(item["loc"][1:] if item["loc"][0] == "body" else item["loc"]), item["msg"]
         )
-        for item in error.errors()
+        for item in error.errors()[:MAX_PROBLEMS]
     ]
     return problem_response(Invalid("the request does not fit", problems))
 
@@ -161,7 +156,8 @@ class Router(APIRouter):
 
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:
-    log.error("http.failed", path=request.url.path, exc_info=error)
+    route = request.scope.get("route")
+    log.error("http.failed", route=getattr(route, "path", "none"), exc_info=error)
     problem = Problem(title="Internal error", status=500, detail="unexpected; it has been logged")
     return Response(problem.model_dump_json(exclude_none=True), 500, media_type=PROBLEM)
 
@@ -214,7 +210,7 @@ def command(action: str) -> Any:
     ) -> Command:
         engine: Engine = request.app.state.engine
         cause = (
-            derived_id("command", by.subject, request.url.path, idempotency_key)
+            derived_id("command", by.subject, request.method, request.url.path, idempotency_key)
             if idempotency_key
             else random_id()
         )
@@ -261,13 +257,17 @@ def create_app(name: str, title: str, router: APIRouter, **state: Any) -> FastAP
     )
     for key, value in state.items():
         setattr(app.state, key, value)
+    _answer_with_problems(app)
+    app.include_router(router)
+    app.find_direct_routes()
+    return app
+
+
+def _answer_with_problems(app: FastAPI) -> None:
     app.add_exception_handler(RapportError, _on_rapport_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_unexpected)
-    app.include_router(router)
-    app.find_direct_routes()
-    return app
 
 
 Ready = Callable[[], Awaitable[dict[str, str]]]
@@ -277,6 +277,7 @@ Ready = Callable[[], Awaitable[dict[str, str]]]
 def operations(ready: Ready) -> FastAPI:
     """Return the application for those who operate: /livez, /readyz and /metrics."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    _answer_with_problems(app)
 
     @app.get("/livez")
     async def livez() -> PlainTextResponse:
@@ -338,6 +339,8 @@ class Front:
 
     def _meter(self, service: str, method: str, status: int) -> tuple[Counter, Histogram]:
         """Return what measures such requests; looking a metric up by its labels takes longer."""
+        if method not in METHODS:
+            method = "other"
         meter = self._meters.get((service, method, status))
         if meter is None:
             meter = (
@@ -395,7 +398,6 @@ __all__ = [
     "may",
     "operations",
     "page",
-    "pointer",
     "problem_of",
     "problem_response",
 ]

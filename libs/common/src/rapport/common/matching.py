@@ -11,6 +11,7 @@ In YAML or JSON a condition is a mapping from a field to what it must be; all mu
 """
 
 from collections.abc import Iterable, Mapping
+from math import nan
 from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, RootModel, model_validator
@@ -39,13 +40,13 @@ class Comparison(BaseModel):
         return self
 
     def holds(self, value: Scalar) -> bool:
-        """Tell whether `value` meets the condition; a missing value meets no bound."""
+        """Tell whether `value` meets the condition; what is no such thing meets no bound."""
         if self.is_not is not None:
             refused = self.is_not if isinstance(self.is_not, tuple) else (self.is_not,)
             if value in refused:
                 return False
-        return (self.at_least is None or _not_below(value, self.at_least)) and (
-            self.below is None or (value is not None and not _not_below(value, self.below))
+        return (self.at_least is None or _compared(value, self.at_least) >= 0) and (
+            self.below is None or _compared(value, self.below) < 0
         )
 
 
@@ -82,7 +83,10 @@ def _holds(test: Comparison | tuple[Scalar, ...] | Scalar, value: Any) -> bool:
     return bool(value == test)
 
 
-def _not_below(value: Scalar, bound: int | float | Severity) -> bool:
+def _compared(value: Scalar, bound: int | float | Severity) -> float:
+    """Return the sign of `value` - `bound`; NaN, which meets no bound, if they do not compare."""
     if isinstance(bound, Severity):
-        return _RANK.get(str(value), -1) >= _RANK[bound.value]
-    return isinstance(value, int | float) and value >= bound
+        return _RANK.get(str(value), nan) - _RANK[bound.value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return nan
+    return (value > bound) - (value < bound)

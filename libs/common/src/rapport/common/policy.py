@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.constructor import SafeConstructor
 
 from rapport.common.errors import FieldProblem, Invalid
 
 M = TypeVar("M", bound=BaseModel)
+
+MAX_DEPTH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def load_policy(
     """Return policy `name` of a service: `folder/service/name.yaml`, else the built-in one."""
     own = folder / service / f"{name}.yaml" if folder is not None else None
     if own is not None and own.exists():
-        return parse_policy(own.read_text("utf-8"), model, str(own), context)
+        return parse_policy(_read(own), model, str(own), context)
     built_in = files(f"rapport.{service}").joinpath("policy", f"{name}.yaml")
     return parse_policy(built_in.read_text("utf-8"), model, f"{service}/{name}.yaml", context)
 
@@ -61,8 +64,9 @@ def load_policy(
 def parse_yaml(text: str, model: type[M], name: str, context: Mapping[str, Any] | None = None) -> M:
     """Return the YAML mapping in `text` as `model`; raises Invalid as `parse_policy` does."""
     try:
-        root = yaml.compose(text, Loader=yaml.CSafeLoader)
-        problems = list(_structural_problems(root))
+        problems = list(_too_deep(text))
+        root = None if problems else yaml.compose(text, Loader=yaml.CSafeLoader)
+        problems += _structural_problems(root)
         values = None if problems else yaml.load(text, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -82,8 +86,31 @@ def parse_yaml(text: str, model: type[M], name: str, context: Mapping[str, Any] 
     )
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        problem = FieldProblem(f"{path}:1", "is not UTF-8")
+        raise Invalid(f"{problem.pointer}: {problem.reason}", [problem]) from None
+    except OSError as error:
+        raise Invalid(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _too_deep(text: str) -> Iterator[tuple[int, str, str]]:
+    """Find nesting over the limit, which YAML's reader would not survive."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            yield _problem(event.start_mark, f"is nested deeper than {MAX_DEPTH} levels")
+            return
+
+
 def _structural_problems(node: yaml.Node | None) -> Iterator[tuple[int, str, str]]:
-    """Find keys given twice and aliases (a node that is met again)."""
+    """Find keys that are no text or given twice, aliases (a node met again) and no such dates."""
     met: set[int] = set()
     waiting = [node] if node is not None else []
     while waiting:
@@ -95,13 +122,28 @@ def _structural_problems(node: yaml.Node | None) -> Iterator[tuple[int, str, str
         if isinstance(node, yaml.MappingNode):
             names: set[str] = set()
             for key, value in node.value:
-                if key.value in names:
+                if not isinstance(key, yaml.ScalarNode):
+                    yield _problem(key.start_mark, "a key is plain text")
+                elif key.value in names:
                     yield _problem(key.start_mark, f"the key {key.value!r} is given twice")
-                if isinstance(key.value, str):
+                else:
                     names.add(key.value)
                 waiting.append(value)
         elif isinstance(node, yaml.SequenceNode):
             waiting.extend(node.value)
+        elif not _has_value(node):
+            yield _problem(node.start_mark, "is not a valid value")
+
+
+def _has_value(scalar: yaml.Node) -> bool:
+    """Tell whether a scalar is what it looks like: 30 February looks like a date and is none."""
+    try:
+        SafeConstructor().construct_object(scalar)
+    except yaml.YAMLError:
+        return True  # it is told when all is read, with the reader's own words
+    except (ValueError, AttributeError):
+        return False
+    return True
 
 
 def _problem(mark: Any, reason: str) -> tuple[int, str, str]:
@@ -121,7 +163,7 @@ def _line(node: yaml.Node | None, place: Sequence[int | str]) -> int:
             if found is None:
                 continue
             line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
-            node = node.value[step]
+        elif isinstance(node, yaml.SequenceNode) and step in range(len(node.value)):
+            node = node.value[int(step)]
             line = node.start_mark.line + 1
     return line

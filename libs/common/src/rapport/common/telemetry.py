@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from rapport.common.errors import RapportError
 from rapport.common.events.envelope import without_personal
@@ -111,6 +111,8 @@ def hide_personal(
 def _shown(key: str, value: Any) -> Any:
     if key in PERSONAL_KEYS:
         return "(personal)"
+    if isinstance(value, RootModel):
+        value = value.root
     if isinstance(value, BaseModel):
         value = without_personal(value)
     if isinstance(value, Mapping):

@@ -85,7 +85,9 @@ class Scenario(Told):
     stakeholders: dict[Name, StakeholderBody]
     subscriptions: dict[Name, SubscriptionBody]
     articles: dict[Name, ArticleContent]
-    key_messages: dict[Name, KeyMessageContent] = Field(default_factory=dict)
+    key_messages: dict[
+        Annotated[Name, AfterValidator(introduced("key message"))], KeyMessageContent
+    ] = Field(default_factory=dict)
     history: History
     chapters: Annotated[tuple[Chapter, ...], Field(min_length=1)]
 

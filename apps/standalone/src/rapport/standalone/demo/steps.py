@@ -4,6 +4,7 @@ A step that names a conversation, a statement or somebody who works here is chec
 story has introduced so far, and so is its time: `SoFar` is handed through while a scenario is read.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import time
@@ -21,9 +22,7 @@ from rapport.intake.domain.submission import Submission
 class SoFar:
     """The names that a story has introduced up to the step that is being read, and its time."""
 
-    names: dict[str, set[str]] = field(
-        default_factory=lambda: {"person": set(), "conversation": set(), "statement": set()}
-    )
+    names: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     now: time = time.min
 
 
@@ -189,7 +188,7 @@ class Publish(Step):
     """PR publishes a key message of the scenario."""
 
     do: Literal["publish"]
-    key_message: Name
+    key_message: Annotated[Name, AfterValidator(_known("key message"))]
 
 
 class Check(Step):

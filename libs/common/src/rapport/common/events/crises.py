@@ -105,6 +105,7 @@ class CrisisUpdated(CrisisEvent):
     by: str
     text: str
     next_update_at: Instant | None = None
+    title: str = ""
 
 
 @event("rapport.crisis.stand_down_requested.v1", CRISES)
@@ -121,6 +122,7 @@ class CrisisStoodDown(CrisisEvent):
 
     by: str
     coverage: Coverage
+    title: str = ""
 
 
 @event("rapport.crisis.stand_down_refused.v1", CRISES)
@@ -131,6 +133,7 @@ class CrisisStandDownRefused(CrisisEvent):
     by: str
     coverage: Coverage
     reason: str
+    title: str = ""
 
 
 @event("rapport.crisis.reviewed.v1", CRISES)

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    RootModel,
+)
 from pydantic_core import CoreSchema
 
 from rapport.common.events.topics import Topic
@@ -126,7 +133,11 @@ def personal_fields(model: type[BaseModel]) -> Iterator[str]:
 
 
 def without_personal(model: BaseModel) -> dict[str, Any]:
-    """Return the model as JSON-ready values with every marked field, at any depth, left out."""
+    """Return the model as JSON-ready values with every marked field, at any depth, left out.
+
+    A field is marked by what its annotation begins with, `Annotated[..., Personal(...)]`: a mark
+    further inside is not seen (a test keeps the contract free of such).
+    """
     dumped = model.model_dump(mode="json", exclude=set(personal_fields(type(model))))
     for name in dumped:
         dumped[name] = _hide(getattr(model, name), dumped[name])
@@ -134,9 +145,11 @@ def without_personal(model: BaseModel) -> dict[str, Any]:
 
 
 def _hide(value: Any, dumped: Any) -> Any:
+    if isinstance(value, RootModel):
+        return _hide(value.root, dumped)
     if isinstance(value, BaseModel):
         return without_personal(value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set | frozenset):
         return [_hide(item, shown) for item, shown in zip(value, dumped, strict=True)]
     if isinstance(value, dict):
         return {

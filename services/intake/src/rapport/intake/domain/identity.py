@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Final
 
 from rapport.common.events.ids import derived_id, random_id
-from rapport.intake.domain.submission import SUBMISSION, Submission
+from rapport.intake.domain.submission import Submission
 
 _NOT_CONTENT: Final = {"reach"}
 _BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
@@ -26,7 +26,8 @@ def content_digest(submission: Submission) -> str:
 
     A field that may be absent does not count while it is, so adding one leaves digests as they are.
     """
-    canonical = SUBMISSION.dump_json(submission, exclude=_NOT_CONTENT, exclude_none=True)
+    dump = submission.__pydantic_serializer__.to_json
+    canonical = dump(submission, exclude=_NOT_CONTENT, exclude_none=True)
     return blake2b(canonical, digest_size=16).hexdigest()
 
 

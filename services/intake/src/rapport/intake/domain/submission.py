@@ -65,16 +65,16 @@ _FORMS: Final = {
 }
 
 
-def _cleaned(value: str) -> str:
-    return value if value.isascii() and value.isprintable() else clean(value)
-
-
 def _prose(value: str) -> str | None:
-    return _cleaned(value).strip() or None
+    if not (value.isascii() and value.isprintable()):
+        value = clean(value)
+    return value.strip() or None
 
 
 def _line(value: str) -> str | None:
-    return " ".join(_cleaned(value).split()) or None
+    if not (value.isascii() and value.isprintable()):
+        value = clean(value)
+    return " ".join(value.split()) or None
 
 
 def _identifier(value: str) -> str | None:

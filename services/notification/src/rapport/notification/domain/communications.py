@@ -117,11 +117,15 @@ class Communication(Aggregate):
             yield Due(f"{self.stage}:{self.cursor or ''}", self.step_at)
 
     def request(self, targets: Iterable[Target]) -> None:
-        """Ask for a notification to each target; a target asked for twice is one notification."""
-        wishes = [self.wish(target) for target in targets]
-        for id, wish in {wish.notification_id: wish for wish in wishes}.items():
-            self.emit(wish, key=id)
+        """Ask for a notification to each target."""
+        for wish in self.wishes(targets):
+            self.emit(wish, key=wish.notification_id)
             self.requested += 1
+
+    def wishes(self, targets: Iterable[Target]) -> Iterable[NotificationRequested]:
+        """Return the notifications to ask for: a person is told once through each channel."""
+        wishes = (self.wish(target) for target in targets)
+        return {wish.notification_id: wish for wish in wishes}.values()
 
     def wish(self, target: Target) -> NotificationRequested:
         """Return the notification that a target shall get: its language, else English, else any."""

@@ -1,4 +1,4 @@
-"""Delivery: a notification is queued, leased, sent and recorded, and put on the communication log."""
+"""Delivery: a notification is queued, leased, sent, recorded, and put on the log of contacts."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta

@@ -60,8 +60,7 @@ def send_digest(subscription: Subscription, item: Due, given: Given) -> Subscrip
         groups, named = told_by([subscription], owner=None)
         readers = told_of(given.directory.stakeholders, groups, named)
         targets, next_page = page_of(readers, subscription.digest_cursor)
-        digest.request(targets)
-        for wish in digest.emitted:
+        for wish in digest.wishes(targets):
             subscription.emit(wish, key=wish.notification_id)
     subscription.turn_page(next_page)
     return subscription

@@ -264,13 +264,16 @@ class Crisis(Aggregate):
                 by=asked.by,
                 coverage=coverage,
                 reason=reason,
+                title=self.title,
             )
         )
 
     def _end(self, asked: StandDown, coverage: Coverage, at: datetime) -> None:
         self.state, self.ended_at, self.link_at = CrisisState.STOOD_DOWN, at, None
         self._log(at, asked.by, "stood_down", "")
-        self.emit(CrisisStoodDown(crisis_id=self.id, by=asked.by, coverage=coverage))
+        self.emit(
+            CrisisStoodDown(crisis_id=self.id, by=asked.by, coverage=coverage, title=self.title)
+        )
         for clock in self.clocks.values():
             if clock.is_running:
                 told = clock.cancel(at, None, "the crisis was stood down")
@@ -287,7 +290,12 @@ class Crisis(Aggregate):
         self._log(at, by, kind, text)
         self.emit(
             CrisisUpdated(
-                crisis_id=self.id, entry=kind, by=by, text=text, next_update_at=next_update_at
+                crisis_id=self.id,
+                entry=kind,
+                by=by,
+                text=text,
+                next_update_at=next_update_at,
+                title=self.title,
             )
         )
 

@@ -1,0 +1,156 @@
+"""Installations that have been running for a while.
+
+The real line takes a few complaints in, in three languages, and closes most of them. What each
+service has stored of them is then stored again, so many times, with times and ids of its own. The
+ids are stored in order, which is quicker; those of new events fall anywhere among them, as ever.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import httpx2
+import uvloop
+
+from benchmarks.texts import LANGUAGES, Writer
+from rapport.common.aggregate import Aggregate, Fact
+from rapport.common.events.ids import base32
+from rapport.common.store import Change
+from rapport.common.store.sqlite import SqliteStore
+from rapport.standalone.system import SERVICES, System, system
+
+SAMPLE: Final = 20
+"""Complaints that the real line has taken in; all but one are closed."""
+
+SEED: Final = 20_261_122
+BATCH: Final = 2_000
+PERSONAL_PAUSE: Final = 0.05
+
+Stored = TypeVar("Stored", bound=Aggregate | Fact)
+
+
+def fill(installations: dict[Path, int]) -> None:
+    """Make installations in folders, each with so many cases and all that comes with them."""
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        list(pool.map(_begin, installations))
+        jobs = [
+            pool.submit(_repeat, folder, name, cases)
+            for folder, cases in installations.items()
+            for name in ("notification", "routing", "analytics", "intake", "knowledge")
+        ]
+        for job in jobs:
+            job.result()
+
+
+def complaints() -> Iterator[dict[str, Any]]:
+    """Write complaints without end, each a conversation of its own."""
+    writers = [Writer(language, SEED) for language in LANGUAGES]
+    number = 0
+    while True:
+        for writer in writers:
+            yield {
+                "kind": "complaint",
+                "channel": "email",
+                "source": "inbox",
+                "source_ref": f"message-{number}",
+                "text": writer.case(),
+                "product": f"product {number % 200}",
+                "brand": f"brand {number % 20}",
+                "region": f"region {number % 10}",
+                "contact": {"email": f"person{number}@example.org"},
+            }
+            number += 1
+
+
+async def set_up(up: System, http: httpx2.AsyncClient) -> None:
+    """Let every owner be told of a new case on the live stream."""
+    headers = authorization(up)
+    teams = SERVICES["routing"]
+    policies = up.services[teams.name].resources.policies
+    people = [person for team in policies.teams.teams.values() for person in team.members]
+    for person in people:
+        record = {"addresses": [{"channel": "stream", "to": person}]}
+        path = f"/notification/v1/stakeholders/{person}"
+        (await http.put(path, json=record, headers=headers)).raise_for_status()
+    wish = {"to": ["owner"], "events": ["case.opened"]}
+    path = "/notification/v1/subscriptions/new-cases"
+    (await http.put(path, json=wish, headers=headers)).raise_for_status()
+
+
+def authorization(up: System) -> dict[str, str]:
+    """Return the header of somebody who may do everything that is done here."""
+    return {"Authorization": f"Bearer {up.token('lin', 'lead', 'publisher')}"}
+
+
+def _begin(folder: Path) -> None:
+    uvloop.run(_begun(folder))
+
+
+async def _begun(folder: Path) -> None:
+    async with system(folder, port=0) as up, httpx2.AsyncClient(base_url=up.url) as http:
+        await set_up(up, http)
+        headers = authorization(up)
+        for complaint in islice(complaints(), SAMPLE):
+            answer = await http.post("/intake/v1/feedback", json=complaint, headers=headers)
+            answer.raise_for_status()
+        await _quiet(up)
+        cases = (await http.get("/routing/v1/cases", headers=headers)).json()["items"]
+        assert len(cases) == SAMPLE
+        for case in cases[1:]:
+            path = f"/routing/v1/cases/{case['id']}/closure"
+            (await http.post(path, headers=headers)).raise_for_status()
+        await _quiet(up)
+
+
+async def _quiet(up: System) -> None:
+    while not await up.quiet():
+        await asyncio.sleep(PERSONAL_PAUSE)
+
+
+def _repeat(folder: Path, name: str, cases: int) -> None:
+    uvloop.run(_repeated(folder, name, cases))
+
+
+async def _repeated(folder: Path, name: str, cases: int) -> None:
+    store = SqliteStore(folder / f"{name}.db", SERVICES[name].kinds)
+    await store.start()
+    for kind in SERVICES[name].kinds:
+        sample = (await store.find(kind, limit=20 * SAMPLE)).items
+        if len(sample) >= SAMPLE - 1:
+            await _store(store, kind, sample, cases * len(sample) // SAMPLE)
+    await store.stop()
+
+
+async def _store(store: SqliteStore, kind: type[Any], sample: Sequence[Any], number: int) -> None:
+    save = store.insert_facts if issubclass(kind, Fact) else partial(_save, store)
+    others = again(sample, number)
+    while some := list(islice(others, BATCH)):
+        await save(some)
+
+
+async def _save(store: SqliteStore, aggregates: Sequence[Aggregate]) -> None:
+    assert all(await store.save_many([Change(aggregate) for aggregate in aggregates]))
+
+
+def again(sample: Sequence[Stored], number: int) -> Iterator[Stored]:
+    """Repeat a sample until there are so many, a second apart up to now, each with its own id."""
+    kind = type(sample[0])
+    began = datetime.now(UTC) - timedelta(seconds=number)
+    for place in range(number):
+        changed: dict[str, Any] = {"id": name_of(place, number), "version": 0}
+        if isinstance(getattr(sample[0], kind.ORDER), datetime):
+            changed[kind.ORDER] = began + timedelta(seconds=place)
+        if "case_id" in kind.model_fields:
+            changed["case_id"] = name_of(place, number)
+        yield sample[place % len(sample)].model_copy(update=changed)
+
+
+def name_of(place: int, number: int) -> str:
+    """Return the id at a place among so many that are spread evenly, in order."""
+    return base32(((place << 128) // number).to_bytes(16))
