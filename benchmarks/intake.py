@@ -18,12 +18,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any, Final, cast
+from typing import Final, cast
 from uuid import uuid4
 
 import uvloop
 from fastapi import FastAPI
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -35,10 +35,10 @@ from rapport.common.auth import Signer, Verifier
 from rapport.common.bus.embedded import EmbeddedBus
 from rapport.common.clock import SystemClock
 from rapport.common.events.codec import Message
-from rapport.common.events.feedback import Contact, FeedbackReceived, Reach
 from rapport.common.http import Front, operations
 from rapport.common.runtime import Running, open_store
-from rapport.common.serving import listening
+from rapport.common.serving import listening, run_on_loop
+from rapport.intake.domain import Submission
 from rapport.intake.service import SERVICE
 
 PATH: Final = "/intake/v1/feedback"
@@ -60,18 +60,15 @@ HEADERS: Final = (
 )
 
 
-class Plain(FeedbackReceived):
-    """What the other two validate and append: the same fields, what intake adds as constants."""
+class Plain(Submission):
+    """What the other two validate and append: the same model, and what intake adds as constants."""
 
     feedback_id: str = "abcdefghijklmnopqrstuvwxyz"
     reference: str = "R-0000-0000-0000"
     case_id: str = "abcdefghijklmnopqrstuvwxyz"
     client: str = "bench"
-    language: Any = "en"
-    contact: Contact = Field(default_factory=Contact)
-    reach: Reach = Field(default_factory=Reach)
-    occurred_at: datetime = datetime(2026, 3, 2, tzinfo=UTC)
-    received_at: datetime = datetime(2026, 3, 2, tzinfo=UTC)
+    said_at: datetime = datetime(2026, 3, 2, 8, 0, 0, 123456, tzinfo=UTC)
+    received_at: datetime = datetime(2026, 3, 2, 8, 0, 0, 123456, tzinfo=UTC)
 
 
 class PlainReceipt(BaseModel):
@@ -151,7 +148,7 @@ def serve(name: str, folder: str, parent: Connection) -> None:
             parent.send(port)
             await asyncio.to_thread(parent.recv)
 
-    uvloop.run(serving())
+    run_on_loop(serving())
 
 
 @contextmanager

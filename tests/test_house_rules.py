@@ -12,6 +12,7 @@ PURE = {
     "rapport.common.aggregate",
     "rapport.common.errors",
     "rapport.common.events",
+    "rapport.common.local_time",
     "rapport.common.matching",
     "rapport.common.policy",
     "rapport.common.strict_json",

@@ -24,6 +24,7 @@ fields:
   text: What happened
   occurred_at: {from: When, date: "%d.%m.%Y"}
 """
+NUMBERED = "  source_ref: Number\n"
 TABLE = """\
 Number,Thing,What happened,When
 1,kettle,It leaks.,03.02.2025
@@ -43,9 +44,15 @@ async def rapport(tmp_path: Path) -> AsyncIterator[System]:
 
 @pytest.fixture
 def table(tmp_path: Path) -> str:
-    (tmp_path / "table.csv").write_text(TABLE, "utf-8")
-    (tmp_path / "shop.yaml").write_text(MAPPING, "utf-8")
-    return str(tmp_path / "table.csv")
+    path = str(tmp_path / "table.csv")
+    write(path, TABLE, MAPPING)
+    return path
+
+
+def write(path: str, table: str, mapping: str) -> None:
+    """Write a table, and its mapping beside it."""
+    Path(path).write_text(table, "utf-8")
+    Path(path).with_name("shop.yaml").write_text(mapping, "utf-8")
 
 
 async def bring(rapport: System, table: str, **options: Any) -> Summary:
@@ -75,6 +82,16 @@ async def test_twice_doubles_nothing(rapport: System, table: str) -> None:
     summary = await bring(rapport, table)
 
     assert (summary.accepted, summary.refused, summary.known) == (0, 2, 3)
+
+
+async def test_rows_without_a_number_are_known_by_what_they_say(
+    rapport: System, table: str
+) -> None:
+    write(table, TABLE + "6,kettle,It leaks.,03.02.2025\n", MAPPING.replace(NUMBERED, ""))
+    summary = await bring(rapport, table)
+    assert (summary.accepted, summary.refused, summary.known) == (3, 2, 1)
+    summary = await bring(rapport, table)
+    assert (summary.accepted, summary.refused, summary.known) == (0, 2, 4)
 
 
 async def test_what_is_past_stays_past_unless_it_is_moved(rapport: System, table: str) -> None:

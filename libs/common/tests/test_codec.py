@@ -149,7 +149,7 @@ def with_data(**fields: Any) -> bytes:
 
 @pytest.mark.parametrize("type", sorted(CATALOGUE))
 @given(data=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10)
 def test_decoding_undoes_encoding(type: str, data: st.DataObject) -> None:
     event = data.draw(events_of(type))
     message = encode(event, CASES.name)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rapport.analytics.domain.periods import Every, Period, Periodic, Rhythm, Weekday
+from rapport.analytics.domain.periods import Every, Period, Periodic, Rhythm
+from rapport.common.local_time import Weekday
 
 ZONES = ("UTC", "Europe/Berlin", "Asia/Tehran", "America/New_York", "Australia/Lord_Howe")
 HOUR = timedelta(hours=1)

@@ -108,8 +108,8 @@ class Life(RuleBasedStateMachine):
         assert (self.message.finished_at is None) is bool(due)
 
 
-class TestLife(Life.TestCase):  # type: ignore[misc,name-defined]
-    settings = settings(max_examples=100, stateful_step_count=40)
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 def test_a_message_whose_attempts_never_end_is_given_up() -> None:

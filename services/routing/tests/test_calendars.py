@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapport.common.errors import Invalid
+from rapport.common.local_time import Weekday
 from rapport.common.policy import parse_yaml
-from rapport.routing.domain.calendars import AROUND_THE_CLOCK, Calendar, Calendars, Weekday, due_at
+from rapport.routing.domain.calendars import AROUND_THE_CLOCK, Calendar, Calendars, due_at
 
 QUARTER: Final = timedelta(minutes=15)
 

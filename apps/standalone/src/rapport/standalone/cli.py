@@ -15,6 +15,7 @@ from rapport.common.events.documents import export
 from rapport.common.serving import main as run_service
 from rapport.common.serving import run_on_loop, until_stopped
 from rapport.common.telemetry import configure_logs
+from rapport.intake.settings import Settings as IntakeSettings
 from rapport.standalone.demo import load
 from rapport.standalone.demo import run as run_demo
 from rapport.standalone.progress import showing_progress
@@ -136,7 +137,7 @@ def replay(
     """
 
     async def run() -> None:
-        mapping = choose_mapping(mapping_name)
+        mapping = choose_mapping(mapping_name, IntakeSettings.load().mapping_dir)
         sender = bearer or _own_token(data_dir)
         with showing_progress(console, file) as progress:
             summary = await bring_in(

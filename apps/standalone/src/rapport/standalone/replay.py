@@ -3,7 +3,8 @@
 Records are read as they stream by, put into our form by a mapping and sent in batches, a few at a
 time on their way. What is of the past stays there: an item with a date is historical, so it is
 counted and starts no clock; `as_live` leaves the date out instead, and the item happens now. Ids
-come from what was sent, so a second run doubles nothing and is told as already known.
+come from what was sent, so a second run doubles nothing and is told as already known. An item that
+its file does not number is known by what it says: rows that say exactly the same are one message.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -152,9 +154,20 @@ def _candidates(
         for item in items:
             if isinstance(item, Invalid):
                 refused.add(record.line, item)
+                continue
+            body = json.dumps(_in_time(_numbered(item), as_live), ensure_ascii=False).encode()
+            if len(body) > BATCH_BYTES:
+                refused.add(record.line, Invalid(f"is longer than {BATCH_BYTES:,} bytes"))
             else:
-                told = _in_time(item, as_live)
-                yield Candidate(record.line, json.dumps(told, ensure_ascii=False).encode())
+                yield Candidate(record.line, body)
+
+
+def _numbered(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an item with a reference of its own, made from what it says unless it has one."""
+    if "source_ref" in item:
+        return item
+    said = json.dumps(item, sort_keys=True).encode()
+    return item | {"source_ref": f"row-{blake2b(said, digest_size=16).hexdigest()}"}
 
 
 def _in_time(item: dict[str, Any], as_live: bool) -> dict[str, Any]:

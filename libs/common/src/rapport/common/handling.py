@@ -19,7 +19,7 @@ D = TypeVar("D", bound=EventData)
 
 Prepare = Callable[[Sequence[Any], Any], Awaitable[Any]]
 """Gets a batch's events (or aggregates with due items) and the service's resources; returns what is
-given to each decision. At most one bulk read; a failure is tried again."""
+given to each decision. At most one bulk read; where that fails, each item is tried alone."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_DEPTH: Final = 64
 
+_TEXT: Final = "tag:yaml.org,2002:str"
+
 
 @dataclass(frozen=True, slots=True)
 class Policy(Generic[M]):
@@ -67,7 +69,7 @@ def parse_yaml(text: str, model: type[M], name: str, context: Mapping[str, Any] 
         problems = list(_too_deep(text))
         root = None if problems else yaml.compose(text, Loader=yaml.CSafeLoader)
         problems += _structural_problems(root)
-        values = None if problems else yaml.load(text, Loader=yaml.CSafeLoader)
+        values = None if problems or root is None else SafeConstructor().construct_document(root)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problems, values, root = [_problem(mark, getattr(error, "problem", "not YAML"))], None, None
@@ -131,7 +133,7 @@ def _structural_problems(node: yaml.Node | None) -> Iterator[tuple[int, str, str
                 waiting.append(value)
         elif isinstance(node, yaml.SequenceNode):
             waiting.extend(node.value)
-        elif not _has_value(node):
+        elif node.tag != _TEXT and not _has_value(node):
             yield _problem(node.start_mark, "is not a valid value")
 
 

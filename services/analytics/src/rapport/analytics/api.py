@@ -13,7 +13,7 @@ from rapport.analytics import repository
 from rapport.analytics.domain.digest import Digest
 from rapport.analytics.domain.facts import Measurement
 from rapport.analytics.domain.kpis import Direction, Figure, Name
-from rapport.analytics.domain.periods import Every, Period, Rhythm, TimeZone
+from rapport.analytics.domain.periods import Every, Period, Rhythm
 from rapport.analytics.domain.watch import Signal
 from rapport.analytics.repository import Group, Resources
 from rapport.common.clock import Clock
@@ -32,6 +32,7 @@ from rapport.common.http import (
     may,
     page,
 )
+from rapport.common.local_time import TimeZone
 
 router = Router(prefix="/analytics/v1")
 

@@ -1,6 +1,7 @@
 """Routing on one page: what it consumes, what it owns, what it works with."""
 
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +44,12 @@ def load_policies(folder: Path | None = None) -> Policies:
     return Policies(rules, teams, Timing(clocks=clocks, calendars=calendars))
 
 
+@cache
+def built_in_assessor() -> LexiconAssessor:
+    """Return the assessor with our own lexicons; it never changes, and takes long to build."""
+    return load_assessor()
+
+
 def load_assessor(folder: Path | None = None) -> LexiconAssessor:
     """Return the assessor with the lexicons in force."""
     return LexiconAssessor(
@@ -54,11 +61,12 @@ def load_assessor(folder: Path | None = None) -> LexiconAssessor:
 def resources(host: Host) -> Resources:
     """Read the policies and lexicons that the settings name."""
     settings: Settings = host.settings
+    folder = settings.policy_dir
     return Resources(
         store=host.store,
         engine=host.engine,
-        assessor=load_assessor(settings.policy_dir),
-        policies=load_policies(settings.policy_dir),
+        assessor=load_assessor(folder) if folder else built_in_assessor(),
+        policies=load_policies(folder),
         workloads=Workloads(
             host.store, host.clock, timedelta(seconds=settings.routing_count_loads_seconds)
         ),

@@ -11,10 +11,11 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, NamedTuple, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from rapport.common.aggregate import Aggregate, Due
 from rapport.common.events.envelope import Instant
+from rapport.common.local_time import WEEK, TimeZone, Weekday
 
 _DAY: Final = timedelta(days=1)
 _HOUR: Final = timedelta(hours=1)
@@ -30,37 +31,10 @@ class Every(StrEnum):
     MONTHLY = "monthly"
 
 
-class Weekday(StrEnum):
-    """The days of the week, Monday first."""
-
-    MONDAY = "monday"
-    TUESDAY = "tuesday"
-    WEDNESDAY = "wednesday"
-    THURSDAY = "thursday"
-    FRIDAY = "friday"
-    SATURDAY = "saturday"
-    SUNDAY = "sunday"
-
-
-_WEEK: Final = tuple(Weekday)
-
-
-def _known_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise ValueError("is no time zone of the IANA database, like Asia/Tehran") from None
-    return name
-
-
 def _quoted(value: Any) -> Any:
     if isinstance(value, int | float):
         raise ValueError("write the time in quotes, like '10:00'")  # YAML reads 10:00 as 600
     return value
-
-
-TimeZone = Annotated[str, AfterValidator(_known_zone)]
-"""The name of a time zone in the IANA database."""
 
 
 class Period(NamedTuple):
@@ -130,7 +104,7 @@ class Rhythm(BaseModel):
         """The first day of the period that `day` lies in."""
         match self.every:
             case Every.WEEKLY:
-                return day - (day.weekday() - _WEEK.index(self.day)) % 7 * _DAY
+                return day - (day.weekday() - WEEK.index(self.day)) % 7 * _DAY
             case Every.MONTHLY:
                 return day.replace(day=1)
         return day

@@ -95,7 +95,8 @@ def items_of_event(
     if mapping is None:
         unknown = FieldProblem("/type", f"{event.type} is served by no mapping")
         raise Invalid("the event cannot be read", [unknown])
-    whole = {**(event.model_extra or {}), **vars(event)}
+    data = event.data if isinstance(event.data, dict) else {}
+    whole = data | (event.model_extra or {}) | vars(event)
     return items_of_document(mapping, event.data, received_at, whole)
 
 

@@ -100,7 +100,10 @@ def _timestamp(value: object) -> object:
 
 
 def _utc(value: datetime) -> datetime:
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is not a date and time that exists") from None
 
 
 def _in_order(handles: dict[str, str]) -> dict[str, str]:

@@ -82,7 +82,7 @@ class Audience(Aggregate):
     def in_force(self) -> Sequence[Release]:
         """What whoever joins is told: after the end nothing, unless a closing statement ends it."""
         has_closing = any(item.statement.purpose == "closing" for item in self.releases)
-        return self.releases
+        return () if self.over and not has_closing else self.releases
 
     def has_silenced(self, communication: Communication) -> bool:
         """Tell whether a statement is told to nobody else: replaced, or without an end."""

@@ -9,7 +9,6 @@ by the offset before the change, one that comes twice as its first coming.
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
-from enum import StrEnum
 from functools import cache
 from itertools import count, pairwise
 from typing import Annotated, Final, NamedTuple, Self
@@ -17,23 +16,10 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, RootModel, model_validator
 
+from rapport.common.local_time import WEEK, TimeZone, Weekday
+
 _HOURS: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)")
 _DAY: Final = timedelta(days=1)
-
-
-class Weekday(StrEnum):
-    """The days of the week, Monday first."""
-
-    MONDAY = "monday"
-    TUESDAY = "tuesday"
-    WEDNESDAY = "wednesday"
-    THURSDAY = "thursday"
-    FRIDAY = "friday"
-    SATURDAY = "saturday"
-    SUNDAY = "sunday"
-
-
-_WEEK: Final = tuple(Weekday)
 
 
 class _Opening(NamedTuple):
@@ -67,20 +53,12 @@ Hours = Annotated[tuple[str, ...], AfterValidator(_one_after_another)]
 """A day's opening hours, like `["09:00-12:30", "13:30-18:00"]`; none means closed."""
 
 
-def _known_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise ValueError("is no time zone of the IANA database, like Asia/Tehran") from None
-    return name
-
-
 class Calendar(BaseModel):
     """When people are at work; without `hours` that is around the clock, holidays excepted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    time_zone: TimeZone = "UTC"
     hours: dict[Weekday, Hours] | None = None
     holidays: tuple[date, ...] = ()
     also_open: dict[date, Hours] = {}
@@ -120,7 +98,7 @@ class Calendar(BaseModel):
         elif self.hours is None:
             hours = around_the_clock
         else:
-            hours = self.hours.get(_WEEK[day.weekday()], ())
+            hours = self.hours.get(WEEK[day.weekday()], ())
         return map(_opening, hours)
 
 
