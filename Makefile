@@ -30,7 +30,7 @@ run: install ## Run the whole system on port 8080 (ARGS="--data-dir D --port P")
 	$(BIN)/rapport up $(ARGS)
 
 test: install ## Run the tests (ARGS="-k NAME" for some)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto $(ARGS)
 
 check: install ## Format, lint, types, layers, documents
 	$(BIN)/ruff format --check .

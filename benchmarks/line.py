@@ -1,20 +1,19 @@
 """The whole line: a complaint is accepted, gets its case, and its owner's notification is attempted.
 
-Two installations run side by side in this process, over real HTTP: one has few cases stored, one has
-many. Each has senders that send a complaint, wait until its owner has been told on the live stream,
-and send the next. Where a complaint stands is read from the log, so that every stage is timed.
+Two installations run side by side in this process, over real HTTP: one has few cases stored, the
+other many. Each has senders that send a complaint, wait until its owner has been told on the live
+stream, and send the next. Where a complaint stands is read from the log, so every stage is timed.
+Run by itself, it also says in which code the event loop spends its time.
 """
 
 import asyncio
 import cProfile
 import json
 import pstats
-import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, quantiles
 from tempfile import TemporaryDirectory
@@ -38,7 +37,7 @@ ROUNDS: Final = 7
 SENDERS: Final = 64
 COMPLAINTS: Final = 640
 WORSE: Final = 1.2
-"""How much more an event may cost with many cases stored."""
+"""How much more an event may cost where many cases are stored."""
 
 STAGES: Final = ("accept", "routing", "notification", "sending")
 ENDS: Final = {
@@ -46,36 +45,39 @@ ENDS: Final = {
     NotificationRequested.TYPE: "notification",
     NotificationDelivered.TYPE: "sending",
 }
-"""The event that each stage ends with; accepting ends with the answer 202."""
+"""The event that a stage ends with; accepting ends with the answer 202."""
+
+COSTLIEST: Final = 12
 
 
-@dataclass
 class Journey:
-    """When a complaint was sent, and when each stage was over; `told` is done at the end."""
+    """When a complaint was sent and when each stage was over; `arrived` is set at the end."""
 
-    sent: float
-    over: dict[str, float] = field(default_factory=dict)
-    told: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self) -> None:
+        self.sent = 0.0
+        self.over: dict[str, float] = {}
+        self.arrived = asyncio.Event()
 
     @property
     def seconds(self) -> float:
-        """From the first byte that was sent until the notification was attempted."""
-        return self.over["sending"] - self.sent
+        """How long all of it took."""
+        return self.over[STAGES[-1]] - self.sent
 
+    @property
     def stages(self) -> list[float]:
-        """Return how long each stage took, in seconds."""
-        ends = [self.sent, *(self.over[stage] for stage in STAGES)]
-        return [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
+        """How long each stage took, in seconds."""
+        moments = [self.sent, *(self.over[stage] for stage in STAGES)]
+        return [end - begin for begin, end in pairwise(moments)]
 
 
 class Line:
-    """One installation, its senders and what became of what they sent."""
+    """One installation, its senders, and how what they sent went its way."""
 
     def __init__(self, up: System) -> None:
         self._up = up
-        self._complaints = complaints()
-        self._journeys: defaultdict[str, Journey] = defaultdict(lambda: Journey(0.0))
-        self.done: list[Journey] = []
+        self._port = int(up.url.rpartition(":")[2])
+        self._requests = _requests(up.token("shop", "publisher"))
+        self._journeys: defaultdict[str, Journey] = defaultdict(Journey)
 
     async def rate(self) -> float:
         """Send complaints through the whole line; return how many per second came to its end."""
@@ -91,11 +93,129 @@ class Line:
             for record in records:
                 self._note(record, now)
 
+    def forget(self) -> None:
+        """Begin to count anew."""
+        self._journeys.clear()
+
+    def told(self) -> str:
+        """Say how fast it was, and what share of the time each stage took."""
+        journeys = list(self._journeys.values())
+        percentiles = quantiles([journey.seconds for journey in journeys], n=100)
+        means = [fmean(stage) for stage in zip(*(item.stages for item in journeys), strict=True)]
+        shares = ", ".join(
+            f"{name} {mean / sum(means):.0%}" for name, mean in zip(STAGES, means, strict=True)
+        )
+        return f"p50 {percentiles[49]:.3f} s, p99 {percentiles[98]:.3f} s; {shares}"
+
+    async def _send_always(self, left: Iterator[int]) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        for _ in left:
+            sent = perf_counter()
+            writer.write(next(self._requests))
+            receipt = await _answer(reader)
+            journey = self._journeys[receipt["id"]]
+            journey.sent, journey.over["accept"] = sent, perf_counter()
+            await journey.arrived.wait()
+        writer.close()
+        await writer.wait_closed()
+
     def _note(self, record: Record, now: float) -> None:
         headers = dict(record.headers)
-        stage = ENDS.get(headers[b"ce_type".decode()].decode())
+        stage = ENDS.get(headers["ce_type"].decode())
         if stage is not None:
             journey = self._journeys[headers["ce_correlationid"].decode()]
             journey.over[stage] = now
-            if stage == "sending":
-                journey.told.set()
+            if stage == STAGES[-1]:
+                journey.arrived.set()
+
+
+def _requests(token: str) -> Iterator[bytes]:
+    for complaint in complaints(f"line {token[-8:]}"):
+        body = json.dumps(complaint).encode()
+        head = (
+            "POST /intake/v1/feedback HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        yield head.encode() + body
+
+
+async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    assert head.startswith(b"http/1.1 202"), head
+    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    receipt: dict[str, Any] = json.loads(await reader.readexactly(length))
+    return receipt
+
+
+@asynccontextmanager
+async def line(folder: Path) -> AsyncIterator[Line]:
+    """Run the installation in `folder`."""
+    async with system(folder, port=0) as up:
+        running = Line(up)
+        watching = asyncio.create_task(running.watch())
+        try:
+            yield running
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+
+def run() -> list[Row]:
+    """Return the row of the report, and print how the line spends its time."""
+    with TemporaryDirectory() as folder:
+        few, many = Path(folder) / "few", Path(folder) / "many"
+        fill({few: FEW, many: MANY})
+        return uvloop.run(_compared(few, many))
+
+
+async def _compared(few: Path, many: Path) -> list[Row]:
+    configure_logs("ERROR")
+    async with AsyncExitStack() as opened:
+        small = await opened.enter_async_context(line(few))
+        large = await opened.enter_async_context(line(many))
+        row = await compare_async(
+            "whole line, accept -> case -> notification attempt",
+            f"itself, {FEW:,} cases stored, not {MANY:,}",
+            large.rate,
+            small.rate,
+            rounds=ROUNDS,
+            at_least=1 / WORSE,
+        )
+        for stored, measured in ((FEW, small), (MANY, large)):
+            print(f"whole line, {SENDERS} under way, {stored:,} stored: {measured.told()}")
+    return [row]
+
+
+async def _profiled(folder: Path) -> None:
+    """Print which functions the event loop spends its time in, per complaint."""
+    configure_logs("ERROR")
+    async with line(folder) as measured:
+        await measured.rate()
+        profile = cProfile.Profile()
+        with profile:
+            rate = await measured.rate()
+        print(f"\n{rate:.0f}/s while profiled; in each function itself, per complaint:")
+        for seconds, name in _costliest(profile):
+            print(f"  {seconds / COMPLAINTS * 1e6:6.0f} µs  {name}")
+
+
+def _costliest(profile: cProfile.Profile) -> Sequence[tuple[float, str]]:
+    stats: dict[tuple[str, int, str], tuple[int, int, float, float, Any]]
+    stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    named = [
+        (own, f"{Path(file).parent.name}/{Path(file).name}:{row} {function}")
+        for (file, row, function), (_, _, own, _, _) in stats.items()
+    ]
+    return sorted(named, reverse=True)[:COSTLIEST]
+
+
+def main() -> None:
+    print_table(run())
+    with TemporaryDirectory() as folder:
+        fill({Path(folder): FEW})
+        uvloop.run(_profiled(Path(folder)))
+
+
+if __name__ == "__main__":
+    main()

@@ -49,8 +49,8 @@ def fill(installations: dict[Path, int]) -> None:
             job.result()
 
 
-def complaints() -> Iterator[dict[str, Any]]:
-    """Write complaints without end, each a conversation of its own."""
+def complaints(source: str) -> Iterator[dict[str, Any]]:
+    """Write complaints without end, each a conversation of its own in `source`."""
     writers = [Writer(language, SEED) for language in LANGUAGES]
     number = 0
     while True:
@@ -58,7 +58,7 @@ def complaints() -> Iterator[dict[str, Any]]:
             yield {
                 "kind": "complaint",
                 "channel": "email",
-                "source": "inbox",
+                "source": source,
                 "source_ref": f"message-{number}",
                 "text": writer.case(),
                 "product": f"product {number % PRODUCTS}",
@@ -96,7 +96,7 @@ async def _begun(folder: Path) -> None:
     async with system(folder, port=0) as up, httpx2.AsyncClient(base_url=up.url) as http:
         await set_up(up, http)
         headers = authorization(up)
-        for complaint in islice(complaints(), SAMPLE):
+        for complaint in islice(complaints("sample"), SAMPLE):
             answer = await http.post("/intake/v1/feedback", json=complaint, headers=headers)
             answer.raise_for_status()
         await _quiet(up)

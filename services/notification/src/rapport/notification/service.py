@@ -1,5 +1,8 @@
 """Notification on one page: what it consumes, what it owns, what it works with."""
 
+from functools import cache
+from pathlib import Path
+
 from rapport.common.events.topics import ANALYTICS, CASES, CRISES, KNOWLEDGE, NOTIFICATIONS
 from rapport.common.runtime import Host, Service
 from rapport.notification.api import router
@@ -26,6 +29,12 @@ from rapport.notification.resources import Resources
 from rapport.notification.settings import Settings
 
 
+@cache
+def _renderer(own_templates: Path | None) -> Renderer:
+    """Compile the templates, once in a process."""
+    return Renderer(own_templates)
+
+
 def resources(host: Host) -> Resources:
     """Open the channels and templates that the settings name."""
     settings: Settings = host.settings
@@ -49,7 +58,7 @@ def resources(host: Host) -> Resources:
         channels=Channels(
             EmailChannel(email), WebhookChannel(policy), StreamChannel(), ElsewhereChannel()
         ),
-        renderer=Renderer(settings.template_dir),
+        renderer=_renderer(settings.template_dir),
         person_key=settings.person_key.get_secret_value().encode(),
     )
 
