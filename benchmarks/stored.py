@@ -13,7 +13,7 @@ from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import httpx2
 import uvloop
@@ -31,9 +31,7 @@ SAMPLE: Final = 20
 PRODUCTS: Final = 10
 SEED: Final = 20_261_122
 BATCH: Final = 2_000
-PERSONAL_PAUSE: Final = 0.05
-
-Stored = TypeVar("Stored", bound=Aggregate | Fact)
+PAUSE: Final = 0.05
 
 
 def fill(installations: dict[Path, int]) -> None:
@@ -103,8 +101,10 @@ async def _begun(folder: Path) -> None:
 
 
 async def _quiet(up: System) -> None:
-    while not await up.quiet():
-        await asyncio.sleep(PERSONAL_PAUSE)
+    while True:
+        if await up.quiet():
+            return
+        await asyncio.sleep(PAUSE)
 
 
 def _repeat(folder: Path, name: str, cases: int) -> None:
@@ -132,7 +132,7 @@ async def _save(store: SqliteStore, aggregates: Sequence[Aggregate]) -> None:
     assert all(await store.save_many([Change(aggregate) for aggregate in aggregates]))
 
 
-def again(sample: Sequence[Stored], number: int) -> Iterator[Stored]:
+def again(sample: Sequence[Any], number: int) -> Iterator[Any]:
     """Repeat a sample until there are so many, a second apart up to now, each with its own id."""
     kind = type(sample[0])
     began = datetime.now(UTC) - timedelta(seconds=number)

@@ -248,13 +248,18 @@ async def test_what_deceives_the_eye_is_cleaned_out_of_free_text(intake: Harness
     [
         ({"Idempotency-Key": SECRET * 40}, "/header/idempotency-key"),
         ({"X-Rapport-Exercise": f"{SECRET} drill"}, "/header/x-rapport-exercise"),
-        ({"X-Rapport-Exercise": ""}, "/header/x-rapport-exercise"),
     ],
 )
 async def test_headers_have_limits_too(
     intake: Harness, headers: dict[str, str], pointer: str
 ) -> None:
     assert list(await refused(intake, raw(), 422, headers=headers)) == [pointer]
+
+
+async def test_a_drill_without_a_name_is_never_taken_for_real(intake: Harness) -> None:
+    assert "/header/x-rapport-exercise" in await refused(
+        intake, raw(), 422, headers={"X-Rapport-Exercise": ""}
+    )
 
 
 @pytest.mark.parametrize(

@@ -199,3 +199,22 @@ async def test_what_does_not_fit_is_refused_with_its_field(
     answer = await notification.call(method, f"{BASE}/{path}", json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
     assert answer.json()["errors"][0]["pointer"] == pointer
+
+
+async def test_a_moment_beyond_all_calendars_is_refused_with_its_field(
+    notification: Harness,
+) -> None:
+    answer = await notification.call(
+        "POST",
+        "/notification/v1/interactions",
+        json={
+            "stakeholder": "pia",
+            "direction": "in",
+            "channel": "phone",
+            "purpose": "call",
+            "occurred_at": "9999-12-31T23:59:59-14:00",
+            "outcome": "noted",
+        },
+    )
+    assert answer.status_code == 422
+    assert [problem["pointer"] for problem in answer.json()["errors"]] == ["/occurred_at"]

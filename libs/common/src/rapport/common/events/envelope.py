@@ -10,9 +10,10 @@ outside world carries that event's time, so that working through a backlog, or t
 gives the same events.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
 from pydantic import (
@@ -29,9 +30,14 @@ from rapport.common.events.topics import Topic
 
 HOP_LIMIT: Final = 16
 
+_LEAVES: Final = frozenset({str, int, float, bool, datetime, type(None)})
+
 
 def _utc(value: datetime) -> datetime:
-    return value if value.tzinfo is UTC else value.astimezone(UTC)
+    try:
+        return value if value.tzinfo is UTC else value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is no moment that can be told in UTC") from None
 
 
 Instant = Annotated[AwareDatetime, AfterValidator(_utc)]
@@ -125,11 +131,14 @@ def sequence(version: int, position: int) -> str:
     return f"{version:010d}.{position:03d}"
 
 
-def personal_fields(model: type[BaseModel]) -> Iterator[str]:
+@cache
+def personal_fields(model: type[BaseModel]) -> frozenset[str]:
     """Name the fields of `model` that are marked `Personal`."""
-    for name, field in model.model_fields.items():
-        if any(isinstance(mark, Personal) for mark in field.metadata):
-            yield name
+    return frozenset(
+        name
+        for name, field in model.model_fields.items()
+        if any(isinstance(mark, Personal) for mark in field.metadata)
+    )
 
 
 def without_personal(model: BaseModel) -> dict[str, Any]:
@@ -145,6 +154,8 @@ def without_personal(model: BaseModel) -> dict[str, Any]:
 
 
 def _hide(value: Any, dumped: Any) -> Any:
+    if type(value) in _LEAVES:
+        return dumped
     if isinstance(value, RootModel):
         return _hide(value.root, dumped)
     if isinstance(value, BaseModel):

@@ -55,11 +55,21 @@ class Body:
         self._size = 0
 
     async def __aenter__(self) -> bytes:
+        chunks: list[bytes] = []
+        more = True
         try:
-            return await self._read()
+            self._hold(REQUEST_BYTES)
+            while more:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk, more = message.get("body", b""), message.get("more_body", False)
+                self._hold(len(chunk))
+                chunks.append(chunk)
         except BaseException:
             self._load.release(self._size)
             raise
+        return b"".join(chunks)
 
     async def __aexit__(
         self,
@@ -68,19 +78,6 @@ class Body:
         trace: TracebackType | None,
     ) -> None:
         self._load.release(self._size)
-
-    async def _read(self) -> bytes:
-        self._hold(REQUEST_BYTES)
-        chunks: list[bytes] = []
-        more = True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            chunk, more = message.get("body", b""), message.get("more_body", False)
-            self._hold(len(chunk))
-            chunks.append(chunk)
-        return b"".join(chunks)
 
     def _hold(self, size: int) -> None:
         self._load.hold(size)

@@ -105,14 +105,18 @@ class Reception:
 
     def call(self, request: Request) -> Call:
         """Return what a request's headers say; raises Unauthorized, Forbidden or Invalid."""
-        headers = dict(request.scope["headers"])
+        headers: dict[bytes, bytes] = dict(request.scope["headers"])
+        token, key = headers.get(b"authorization"), headers.get(b"idempotency-key")
+        exercise, prefer = headers.get(b"x-rapport-exercise"), headers.get(b"prefer")
         verifier: Verifier = request.app.state.verifier
-        principal = verifier.authorize(_text(headers, b"authorization"), "feedback.submit")
+        principal = verifier.authorize(
+            token.decode("latin-1") if token else None, "feedback.submit"
+        )
         return Call(
-            Sender(principal.subject, _exercise(headers)),
+            Sender(principal.subject, _exercise(exercise) if exercise is not None else None),
             self._clock.now(),
-            _key(headers),
-            _prefers(headers, "known"),
+            _key(key) if key else None,
+            _prefers(prefer, b"known") if prefer else False,
         )
 
     def message(self, submission: Submission, id: str, sender: Sender, at: datetime) -> Message:
@@ -174,31 +178,21 @@ async def read_aside(body: bytes, read: Callable[P, T], *args: P.args, **kwargs:
     return await asyncio.to_thread(read, *args, **kwargs)
 
 
-def _text(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
-    value = headers.get(name)
-    return None if value is None else value.decode("latin-1")
-
-
-def _key(headers: Mapping[bytes, bytes]) -> str | None:
-    key = _text(headers, b"idempotency-key")
-    if key is not None and len(key) > KEY_LENGTH:
+def _key(value: bytes) -> str:
+    if len(value) > KEY_LENGTH:
         long = FieldProblem("/header/idempotency-key", f"is over {KEY_LENGTH} characters")
         raise Invalid("the request does not fit", [long])
-    return key or None
+    return value.decode("latin-1")
 
 
-def _exercise(headers: Mapping[bytes, bytes]) -> str | None:
-    value = _text(headers, b"x-rapport-exercise")
-    if value is None:
-        return None
+def _exercise(value: bytes) -> str:
     try:
-        return domain.exercise_id(value)
+        return domain.exercise_id(value.decode("latin-1"))
     except ValueError as error:
         wrong = FieldProblem("/header/x-rapport-exercise", str(error))
         raise Invalid("the request does not fit", [wrong]) from None
 
 
-def _prefers(headers: Mapping[bytes, bytes], preference: str) -> bool:
-    """Tell whether the Prefer header (RFC 7240) names `preference`."""
-    value = _text(headers, b"prefer")
-    return value is not None and preference in [part.strip() for part in value.split(",")]
+def _prefers(value: bytes, preference: bytes) -> bool:
+    """Tell whether a Prefer header (RFC 7240) names `preference`."""
+    return preference in [part.strip() for part in value.split(b",")]

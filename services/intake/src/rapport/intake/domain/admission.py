@@ -20,6 +20,10 @@ OPEN_CHANNELS: Final = (Channel.APP_STORE, Channel.SOCIAL, Channel.FORUM, Channe
 """Where everybody can read along, unless the sender says otherwise."""
 
 _LANGUAGES: Final = {language.value: language for language in Language}
+_FIELDS: Final[dict[type[Value], set[str]]] = {
+    kind: set(kind.model_fields) for kind in (Contact, FeedbackReceived)
+}
+_set: Final = object.__setattr__
 
 
 class Sender(NamedTuple):
@@ -78,10 +82,10 @@ def _as_checked(kind: type[V], fields: dict[str, Any]) -> V:
     everything once.
     """
     value = kind.__new__(kind)
-    object.__setattr__(value, "__dict__", fields)
-    object.__setattr__(value, "__pydantic_fields_set__", set(fields))
-    object.__setattr__(value, "__pydantic_extra__", None)
-    object.__setattr__(value, "__pydantic_private__", None)
+    _set(value, "__dict__", fields)
+    _set(value, "__pydantic_fields_set__", _FIELDS[kind])
+    _set(value, "__pydantic_extra__", None)
+    _set(value, "__pydantic_private__", None)
     return value
 
 

@@ -1,0 +1,42 @@
+"""All benchmarks in one table: `python -m benchmarks`, or some of them by name.
+
+Ends with status 1 where a row misses its target.
+"""
+
+import argparse
+import sys
+from importlib import import_module
+from time import perf_counter
+from typing import Final
+
+from benchmarks.harness import Row, print_table
+
+NAMES: Final = ("bus", "store", "intake", "line", "search")
+"""The modules with a `run` that returns rows, in the order in which they run."""
+
+
+def measured(names: list[str]) -> list[Row]:
+    """Run benchmarks one after the other; return the rows of all of them."""
+    rows: list[Row] = []
+    for name in names:
+        began = perf_counter()
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        rows += import_module(f"benchmarks.{name}").run()
+        print(f"{name}: {perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> int:
+    """Run what the command line names; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="*", help=f"some of: {', '.join(NAMES)}")
+    names = parser.parse_args().name
+    if unknown := sorted(set(names) - set(NAMES)):
+        parser.error(f"no benchmark is called {', '.join(unknown)}")
+    rows = measured(names or list(NAMES))
+    print_table(rows)
+    return 0 if all(row.holds for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
