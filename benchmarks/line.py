@@ -13,7 +13,7 @@ import pstats
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import fmean, median, quantiles
 from tempfile import TemporaryDirectory
@@ -82,9 +82,9 @@ class Line:
 
     async def rate(self) -> float:
         """Send complaints through the whole line; return how many per second came to its end."""
-        left = iter(range(COMPLAINTS))
+        requests = iter(list(islice(self._requests, COMPLAINTS)))
         began = perf_counter()
-        await asyncio.gather(*(self._send_always(left) for _ in range(SENDERS)))
+        await asyncio.gather(*(self._send_always(requests) for _ in range(SENDERS)))
         self._rates.append(COMPLAINTS / (perf_counter() - began))
         return self._rates[-1]
 
@@ -108,11 +108,11 @@ class Line:
             f"p99 {percentiles[98]:.3f} s; {shares}"
         )
 
-    async def _send_always(self, left: Iterator[int]) -> None:
+    async def _send_always(self, requests: Iterator[bytes]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        for _ in left:
+        for request in requests:
             sent = perf_counter()
-            writer.write(next(self._requests))
+            writer.write(request)
             receipt = await _answer(reader)
             journey = self._journeys[receipt["id"]]
             journey.sent, journey.over["accept"] = sent, perf_counter()
@@ -205,7 +205,7 @@ def _costliest(profile: cProfile.Profile) -> Sequence[tuple[float, str]]:
     stats: dict[tuple[str, int, str], tuple[int, int, float, float, Any]]
     stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     named = [
-        (own, f"{Path(file).parent.name}/{Path(file).name}:{row} {function}")
+        (own, function if row == 0 else f"{'/'.join(Path(file).parts[-2:])}:{row} {function}")
         for (file, row, function), (_, _, own, _, _) in stats.items()
     ]
     return sorted(named, reverse=True)[:COSTLIEST]

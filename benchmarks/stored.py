@@ -23,6 +23,7 @@ from rapport.common.aggregate import Aggregate, Fact
 from rapport.common.events.ids import base32
 from rapport.common.store import Change
 from rapport.common.store.sqlite import SqliteStore
+from rapport.common.telemetry import configure_logs
 from rapport.standalone.system import SERVICES, System, system
 
 SAMPLE: Final = 20
@@ -91,6 +92,7 @@ def _begin(folder: Path) -> None:
 
 
 async def _begun(folder: Path) -> None:
+    configure_logs("ERROR")
     async with system(folder, port=0) as up, httpx2.AsyncClient(base_url=up.url) as http:
         await set_up(up, http)
         headers = authorization(up)
