@@ -8,7 +8,6 @@ streams. Packed headers are for adapters that keep messages in a database.
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -40,8 +39,6 @@ _SOMETIMES: Final = (
     ("redrive", "ce_redrive"),
     ("traceparent", "traceparent"),
 )
-_sometimes: Final = attrgetter(*(name for name, _ in _SOMETIMES))
-_NEVER: Final = (None,) * len(_SOMETIMES)
 _HISTORICAL: Final = "ce_historical"
 _REQUIRED: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time")
 _READ: Final = frozenset((*_ALWAYS, _HISTORICAL, *(header for _, header in _SOMETIMES)))
@@ -126,12 +123,11 @@ def encode(event: Event[EventData], topic: str | None = None) -> Message:
         event.correlationid.encode(),
         b"%d" % event.hops,
     ]
-    sometimes = _sometimes(event)
-    if sometimes != _NEVER:
-        for (_, header), value in zip(_SOMETIMES, sometimes, strict=True):
-            if value is not None:
-                names += (header,)
-                values.append(value.encode())
+    for name, header in _SOMETIMES:
+        value = getattr(event, name)
+        if value is not None:
+            names += (header,)
+            values.append(value.encode())
     if event.historical:
         names += (_HISTORICAL,)
         values.append(b"true")
