@@ -353,10 +353,8 @@ class Front:
 
 def _content_length(scope: Scope) -> int | None:
     """Return how long the request says its body is, which the server then holds it to."""
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value) if value.isdigit() else None
-    return None
+    length: bytes = dict(scope["headers"]).get(b"content-length", b"")
+    return int(length) if length.isdigit() else None
 
 
 def limited(receive: Receive) -> Receive:
