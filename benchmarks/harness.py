@@ -1,8 +1,9 @@
-"""Ours and a named baseline, side by side: turn by turn in one run, and the ratio of their medians.
+"""Ours and a named baseline, side by side: turn by turn in one run, and the median of their ratios.
 
 What is measured is a callable, plain or async, that does its work and returns its rate in
-operations per second. Who goes first alternates, so that a machine that warms up, cools down or is
-shared favours neither. One round before the others is not counted.
+operations per second. Each round compares two neighbours in time, and who goes first alternates, so
+that a machine that warms up, cools down or is shared favours neither. One round before the others
+is not counted.
 """
 
 import asyncio
@@ -56,7 +57,7 @@ async def compare_async(
     rounds: int = 7,
     at_least: float,
 ) -> Row:
-    """Measure both in turn on the running event loop and return the ratio of the median rates."""
+    """Measure both in turn on the running event loop and return the median of the rounds' ratios."""
     pairs = [await _round(ours, theirs, ours_first=turn % 2 == 0) for turn in range(rounds + 1)][1:]
     our_rate, their_rate = (median(rates) for rates in zip(*pairs, strict=True))
     ratios = [our / their for our, their in pairs]
@@ -64,7 +65,7 @@ async def compare_async(
         f"{our_rate:,.0f}/s against {their_rate:,.0f}/s, "
         f"{rounds} rounds from {min(ratios):.2f} to {max(ratios):.2f}"
     )
-    return Row(what, baseline_name, our_rate / their_rate, at_least, detail)
+    return Row(what, baseline_name, median(ratios), at_least, detail)
 
 
 def rate(operations: int, work: Callable[[], object]) -> float:

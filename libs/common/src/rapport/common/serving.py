@@ -5,7 +5,6 @@ requests), then everything behind it drains.
 """
 
 import asyncio
-import gc
 import signal
 import socket
 import sys
@@ -83,13 +82,8 @@ async def until_stopped() -> None:
 
 
 def run_on_loop(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run to the end on uvloop.
-
-    Writer threads get their turn often, and garbage collections pass over all that was imported,
-    which is most of what there is: without that, one stops everything for some 40 ms.
-    """
+    """Run to the end on uvloop, letting writer threads in between often."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.freeze()
     uvloop.run(coroutine)
 
 

@@ -56,16 +56,18 @@ class Body:
 
     async def __aenter__(self) -> bytes:
         chunks: list[bytes] = []
-        more = True
+        weight, more = REQUEST_BYTES, True
         try:
-            self._hold(REQUEST_BYTES)
             while more:
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnect
                 chunk, more = message.get("body", b""), message.get("more_body", False)
-                self._hold(len(chunk))
+                weight += len(chunk)
+                self._load.hold(weight)
+                self._size += weight
                 chunks.append(chunk)
+                weight = 0
         except BaseException:
             self._load.release(self._size)
             raise
@@ -78,7 +80,3 @@ class Body:
         trace: TracebackType | None,
     ) -> None:
         self._load.release(self._size)
-
-    def _hold(self, size: int) -> None:
-        self._load.hold(size)
-        self._size += size

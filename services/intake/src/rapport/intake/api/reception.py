@@ -24,6 +24,7 @@ from rapport.common.people import person_id
 from rapport.intake import domain
 from rapport.intake.api.load import Load
 from rapport.intake.api.memory import Memory
+from rapport.intake.api.publishing import Publisher
 from rapport.intake.domain import Sender, Submission
 from rapport.intake.repository import Statuses
 
@@ -93,7 +94,7 @@ class Reception:
         person_key: bytes,
         status_key: bytes,
     ) -> None:
-        self._bus = bus
+        self._publisher = Publisher(bus)
         self._clock = clock
         self._person_key = person_key
         self._status_key = blake2b(status_key or secrets.token_bytes(32)).digest()
@@ -147,7 +148,7 @@ class Reception:
         """
         if call.key is not None:
             self._check_key(call, derived_id(*ids))
-        await self._bus.publish(messages)
+        await self._publisher.publish(messages)
         for id in ids:
             self._recent.recall(id, None)
 
