@@ -32,8 +32,53 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
 
-    bus: str = Field("embedded:data/bus.db", description="Where events go: `embedded:PATH`.")
-    store: str = Field("sqlite:data", description="Where aggregates live: `sqlite:FOLDER`.")
+    bus: str = Field(
+        "embedded:data/bus.db",
+        description="Where events go: `embedded:PATH`, or `kafka://HOST:PORT,...`.",
+    )
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How brokers are spoken to: with TLS, SASL, both or neither."
+    )
+    kafka_mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", "OAUTHBEARER"] = Field(
+        "SCRAM-SHA-512", description="SASL mechanism."
+    )
+    kafka_username: str | None = Field(
+        None, description="User at the brokers; with OAUTHBEARER, the client's id."
+    )
+    kafka_password: SecretStr | None = Field(
+        None, description="Password at the brokers; with OAUTHBEARER, the client's secret."
+    )
+    kafka_token_url: str | None = Field(
+        None,
+        description="With OAUTHBEARER: where access tokens are asked for (client credentials).",
+    )
+    kafka_token_scope: str | None = Field(
+        None, description="With OAUTHBEARER: the scope that is asked for."
+    )
+    kafka_ca_file: Path | None = Field(
+        None,
+        description="Certificates (PEM) that brokers are trusted by; the system's unless given.",
+    )
+    kafka_certificate_file: Path | None = Field(
+        None, description="Our own certificate (PEM), where brokers ask for one."
+    )
+    kafka_key_file: Path | None = Field(None, description="The key (PEM) of that certificate.")
+    store: str = Field(
+        "sqlite:data",
+        description="Where aggregates live: `sqlite:FOLDER`, or `mongodb://HOST:PORT/NAME?...`; "
+        "each service has a database of its own, `NAME_service`.",
+    )
+    store_driver: Literal["pymongo", "motor"] = Field(
+        "pymongo", description="Client of MongoDB: PyMongo's own for asyncio, or Motor."
+    )
+    store_username: str | None = Field(None, description="User at MongoDB.")
+    store_password: SecretStr | None = Field(None, description="Password at MongoDB.")
+    store_ca_file: Path | None = Field(
+        None, description="Certificates (PEM) that MongoDB is trusted by; given, TLS is used."
+    )
+    store_certificate_file: Path | None = Field(
+        None, description="Our own certificate and key (PEM), where MongoDB asks for one."
+    )
     http_host: str = Field("127.0.0.1", description="Address that the HTTP server listens on.")
     http_port: int = Field(8080, ge=0, le=65535, description="Port of the HTTP server; 0 is any.")
     policy_dir: Path | None = Field(
@@ -44,8 +89,19 @@ class Settings(BaseSettings):
     auth_keys: Path = Field(
         Path("data/keys/verify.json"), description="JSON Web Key Set that tokens are checked with."
     )
+    auth_jwks_url: str | None = Field(
+        None,
+        description="Address of the identity provider's JSON Web Key Set; given, it takes the place "
+        "of the file.",
+    )
     person_key: SecretStr = Field(
         SecretStr(""), description="Secret that persons' contact points are hashed with."
+    )
+    drain_seconds: float = Field(
+        20.0,
+        ge=0,
+        description="How long each part may finish what is in flight when it is told to stop; "
+        "less than half of what the platform's grace period is.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe level that is logged."
