@@ -1,9 +1,12 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+SERVERS := $(PYTHON) deploy/local/servers.py
+export RAPPORT_KAFKA_PORT ?= 9092
+export RAPPORT_MONGODB_PORT ?= 27017
 PARTS := $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproject.toml services/*/pyproject.toml apps/*/pyproject.toml))
 
-.PHONY: help install demo run test check bench docs lock
+.PHONY: help install demo run test check bench engine up up-local down servers servers-stop docs lock
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,28 +26,59 @@ install: .venv/parts ## Set everything up in .venv
 	@$(BIN)/pip --disable-pip-version-check check
 	@touch $@
 
-demo: install ## Play a day at a company through the real system
+demo: install ## Play a day at a company through the real system (BUS=kafka: on the real servers)
+ifeq ($(BUS),kafka)
+	$(SERVERS) run -- sh -c '$(BIN)/rapport demo $(ARGS) --bus "kafka://$${RAPPORT_TEST_KAFKA:?is not there}" --store "$$RAPPORT_TEST_MONGODB"'
+else
 	$(BIN)/rapport demo $(ARGS)
+endif
+
+up-local: servers install ## Run a process per service on the real servers (ports 8101-8105)
+	RAPPORT_BUS=kafka://127.0.0.1:$(RAPPORT_KAFKA_PORT) \
+	RAPPORT_STORE="mongodb://127.0.0.1:$(RAPPORT_MONGODB_PORT)/rapport?replicaSet=secantus" \
+	$(BIN)/rapport up-local $(ARGS)
 
 run: install ## Run the whole system on port 8080 (ARGS="--data-dir D --port P")
 	$(BIN)/rapport up $(ARGS)
 
-test: install ## Run the tests (ARGS="-k NAME" for some)
-	$(BIN)/pytest --numprocesses auto $(ARGS)
+test: install ## Run the tests, on the real servers too where Java and Maven are (ARGS="-k NAME" for some)
+	$(BIN)/python deploy/local/servers.py run -- $(BIN)/pytest --numprocesses auto $(ARGS)
 
 check: install ## Format, lint, types, layers, documents
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --quiet libs/common/tests/test_contract_documents.py tests
+	$(BIN)/pytest --quiet -rs libs/common/tests/test_contract_documents.py tests
 
 bench: install ## Measure, each against a named baseline in the same run (ARGS=NAME for one)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-docs: install ## Generate the event documents
+engine:
+	@docker version >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 || \
+		{ echo "No container engine with compose answers here: make up-local runs the same as processes." >&2; exit 1; }
+
+up: engine install ## Run everything as containers, with gateway, Prometheus and Grafana
+	@$(BIN)/python deploy/compose/trial_keys.py
+	REVISION=$$(git rev-parse HEAD) docker compose up --build --wait $(ARGS)
+	@$(BIN)/python deploy/compose/trial_keys.py --tell
+
+down: engine ## Stop the containers; the data stays (ARGS=--volumes ends it, too)
+	docker compose down $(ARGS)
+
+servers: ## Fetch and start Kafka and MongoDB's protocol (RAPPORT_KAFKA_PORT, RAPPORT_MONGODB_PORT)
+	@$(SERVERS) start
+
+servers-stop: ## Stop what `make servers` started; the data stays
+	@$(SERVERS) stop
+
+docs: install ## Generate the documents of events and of HTTP
 	$(BIN)/rapport schema export docs/events
+	$(BIN)/rapport schema openapi deploy/compose/gateway/openapi.json
 
 lock: ## Refresh the locks (needs uv; ARGS=--upgrade for newer versions)
 	uv pip compile --quiet $(ARGS) $(PARTS:%=%/pyproject.toml) --group build --output-file requirements.lock
 	uv pip compile --quiet $(ARGS) $(PARTS:%=%/pyproject.toml) --group build --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	for service in services/*; do \
+		uv pip compile --quiet $(ARGS) $$service/pyproject.toml libs/common/pyproject.toml --group build --constraint requirements.lock --output-file $$service/requirements.lock || exit; \
+	done

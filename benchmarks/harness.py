@@ -57,7 +57,7 @@ async def compare_async(
     rounds: int = 7,
     at_least: float,
 ) -> Row:
-    """Measure both in turn on the running event loop and return the median of the rounds' ratios."""
+    """Measure both in turn on the running event loop; return the median of the rounds' ratios."""
     pairs = [await _round(ours, theirs, ours_first=turn % 2 == 0) for turn in range(rounds + 1)][1:]
     our_rate, their_rate = (median(rates) for rates in zip(*pairs, strict=True))
     ratios = [our / their for our, their in pairs]

@@ -21,7 +21,7 @@ from rapport.common.aggregate import Aggregate, Due
 from rapport.common.events.codec import Message
 from rapport.common.events.envelope import Instant
 from rapport.common.events.ids import random_id
-from rapport.common.store import Change
+from rapport.common.store import Change, Store
 from rapport.common.store.sqlite import SqliteStore
 
 BATCH: Final = 500
@@ -66,9 +66,10 @@ class Ticket(Aggregate):
 class Desk:
     """A store with many tickets; its methods return how many tickets per second they did."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, store: Store, batch: int = BATCH) -> None:
         self._random = Random(SEED)
-        self._store = SqliteStore(path, [Ticket])
+        self._store = store
+        self._batch = batch
         self._ids: list[str] = []
 
     async def open(self, stored: int) -> None:
@@ -83,7 +84,11 @@ class Desk:
 
     def tickets(self) -> list[Ticket]:
         """Return a batch of new tickets."""
-        return [self._ticket() for _ in range(BATCH)]
+        return [self._ticket() for _ in range(self._batch)]
+
+    def owner(self) -> str:
+        """Return somebody who may own a ticket."""
+        return f"person-{self._random.randrange(100)}"
 
     async def create(self) -> float:
         """Save new tickets with their messages."""
@@ -91,18 +96,19 @@ class Desk:
 
     async def update(self) -> float:
         """Save tickets of late that have been given to somebody else."""
-        found = await self._store.get_many(Ticket, self._random.sample(self._ids[-RECENT:], BATCH))
+        recent = self._random.sample(self._ids[-RECENT:], self._batch)
+        found = await self._store.get_many(Ticket, recent)
         for ticket in found.values():
-            ticket.owner = self._owner()
+            ticket.owner = self.owner()
             ticket.wakes_at += timedelta(hours=1)
         return await self._save([_change(ticket) for ticket in found.values()])
 
     async def get(self) -> float:
         """Load tickets of any age."""
-        ids = self._random.sample(self._ids, BATCH)
+        ids = self._random.sample(self._ids, self._batch)
         began = perf_counter()
         await self._store.get_many(Ticket, ids)
-        return BATCH / (perf_counter() - began)
+        return self._batch / (perf_counter() - began)
 
     async def _save(self, changes: list[Change]) -> float:
         began = perf_counter()
@@ -110,14 +116,14 @@ class Desk:
         seconds = perf_counter() - began
         published = {item.aggregate.id: [event for event, _ in item.messages] for item in changes}
         await self._store.clear_outboxes(Ticket, published)
-        return BATCH / seconds
+        return self._batch / seconds
 
     def _ticket(self) -> Ticket:
         opened_at = _BEGINNING + timedelta(seconds=len(self._ids))
         self._ids.append(random_id())
         return Ticket(
             id=self._ids[-1],
-            owner=self._owner(),
+            owner=self.owner(),
             thread=random_id(),
             product=f"product-{self._random.randrange(200)}",
             severity=self._random.randrange(4),
@@ -125,9 +131,6 @@ class Desk:
             wakes_at=opened_at + timedelta(days=1),
             text="a word " * 250,
         )
-
-    def _owner(self) -> str:
-        return f"person-{self._random.randrange(100)}"
 
 
 class PlainSql:
@@ -195,7 +198,7 @@ async def _run(folder: Path) -> list[Row]:
 
 @asynccontextmanager
 async def _desk(path: Path, stored: int) -> AsyncIterator[Desk]:
-    desk = Desk(path)
+    desk = Desk(SqliteStore(path, [Ticket]))
     await desk.open(stored)
     try:
         yield desk

@@ -6,6 +6,7 @@ Whoever waits here asks again and again until the answer is the one hoped for, o
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 T = TypeVar("T")
 Json = dict[str, Any]
 Token = Callable[[str, Sequence[str]], str]
+Urls = Callable[[], Mapping[str, Sequence[str]]]
 
 PATIENCE: Final = 60.0
 """Seconds until somebody who waits gives up; nobody who gets an answer waits that long."""
@@ -44,9 +46,13 @@ async def eventually(holds: Callable[[], bool], otherwise: str) -> None:
 
 
 class Rapport:
-    """A client of the running system; `urls` has each service's address, without a path."""
+    """A client of the running system; `urls` gives the addresses of each service's replicas.
 
-    def __init__(self, urls: Mapping[str, str], token: Token) -> None:
+    Like a gateway it goes to the next replica where one cannot be reached, or goes away before it
+    has answered.
+    """
+
+    def __init__(self, urls: Urls, token: Token) -> None:
         self._urls = urls
         self._tokens = {name: token(name, roles) for name, roles in PEOPLE.items()}
         self._http = httpx2.AsyncClient(
@@ -72,10 +78,18 @@ class Rapport:
             "Authorization": f"Bearer {self._tokens[as_]}",
             **arguments.pop("headers", {}),
         }
-        service = path.split("/", 2)[1]
+        replicas = self._urls()[path.split("/", 2)[1]]
+        for url in replicas[:-1]:
+            with suppress(httpx2.NetworkError, httpx2.RemoteProtocolError):
+                return await self._http.request(
+                    method, f"{url}{path}", headers=headers, **arguments
+                )
         return await self._http.request(
-            method, f"{self._urls[service]}{path}", headers=headers, **arguments
+            method, f"{replicas[-1]}{path}", headers=headers, **arguments
         )
+
+    def _everywhere(self) -> set[str]:
+        return {url for replicas in self._urls().values() for url in replicas}
 
     async def get(self, path: str, *, as_: str = "vic", **parameters: Any) -> Any:
         """Return what is at a path."""
@@ -152,23 +166,24 @@ class Rapport:
 
     async def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels, over all processes."""
-        total = 0.0
-        for url in set(self._urls.values()):
-            answer = await self._http.get(f"{url}/metrics")
-            for family in text_string_to_metric_families(answer.text):
-                total += sum(
-                    sample.value
-                    for sample in family.samples
-                    if sample.name == name and labels.items() <= sample.labels.items()
-                )
-        return total
+        return sum([await self.metric_at(url, name, **labels) for url in self._everywhere()])
+
+    async def metric_at(self, url: str, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that have these labels, in one process."""
+        answer = await self._http.get(f"{url}/metrics")
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(answer.text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
     async def settled(self) -> None:
         """Wait until nothing is on its way: read, published, sent, and twice the same."""
         seen: list[float] = []
 
         async def quiet() -> bool:
-            for url in set(self._urls.values()):
+            for url in self._everywhere():
                 await self._http.get(f"{url}/readyz")
             waiting = await self.metric("rapport_consumer_lag_records")
             waiting += await self.metric("rapport_relay_behind_aggregates")

@@ -1,33 +1,49 @@
-"""The system that the stories are played on: here all of it in this process, over real HTTP."""
+"""The system that the stories are played on, over real HTTP, in both of its forms.
 
-from collections.abc import AsyncIterator, Callable, Sequence
+`embedded` is all of it in this process. `distributed` is a process per service over a Kafka broker
+and a database of its own, where `make test` has found what it takes to start them.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
+import servers
+from servers import HOST, REPLICA_SET, Server
 
 from rapport.common.events.codec import Message
 from rapport.standalone.demo.receivers import MailServer, Outside, outside
-from rapport.standalone.system import SERVICES, System, system
+from rapport.standalone.processes import Processes, processes
+from rapport.standalone.system import System, system
 
 from .clients import Rapport
+
+Up = System | Processes
+Settings = Mapping[str, Any]
 
 
 class Installation:
     """An installation that can be stopped and started again on what it has stored."""
 
-    def __init__(self, run: Callable[[], AbstractAsyncContextManager[System]]) -> None:
+    def __init__(self, run: Callable[[], AbstractAsyncContextManager[Up]]) -> None:
         self._run = run
         self._running = AsyncExitStack()
-        self._system: System
+        self.up: Up
         self.client: Rapport
+
+    @property
+    def processes(self) -> Processes:
+        """The system, where it is distributed."""
+        assert isinstance(self.up, Processes)
+        return self.up
 
     async def start(self) -> Self:
         """Run the system."""
-        self._system = await self._running.enter_async_context(self._run())
-        urls = dict.fromkeys(SERVICES, self._system.url)
-        self.client = await self._running.enter_async_context(Rapport(urls, self._token))
+        self.up = await self._running.enter_async_context(self._run())
+        self.client = await self._running.enter_async_context(Rapport(self._urls, self._token))
         return self
 
     async def stop(self) -> None:
@@ -41,10 +57,15 @@ class Installation:
 
     async def publish(self, message: Message) -> None:
         """Put a message on the bus, past every check that intake makes."""
-        await self._system.bus.publish([message])
+        await self.up.bus.publish([message])
+
+    def _urls(self) -> Mapping[str, Sequence[str]]:
+        if isinstance(self.up, Processes):
+            return self.up.replicas
+        return {name: [url] for name, url in self.up.urls.items()}
 
     def _token(self, subject: str, roles: Sequence[str]) -> str:
-        return self._system.token(subject, *roles)
+        return self.up.token(subject, *roles)
 
 
 @pytest.fixture
@@ -61,18 +82,78 @@ def mail(world: Outside) -> MailServer:
 
 
 @pytest.fixture
-async def installation(tmp_path: Path, world: Outside) -> AsyncIterator[Installation]:
-    """A running installation of one's own."""
-    settings = {
-        "smtp_host": "127.0.0.1",
+def kafka(tmp_path: Path) -> Iterator[Server]:
+    """A Kafka broker of one's own."""
+    if not os.environ.get("RAPPORT_TEST_KAFKA"):
+        pytest.skip("there is no Kafka here: `make test` starts one where Java and Maven are")
+    broker = servers.kafka(tmp_path / "kafka", servers.fetch_kafka())
+    broker.start()
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Server]:
+    """A server of MongoDB's protocol of one's own."""
+    if not os.environ.get("RAPPORT_TEST_MONGODB"):
+        pytest.skip("there is no server of MongoDB's protocol: `make test` starts one")
+    server = servers.mongodb(tmp_path / "mongodb", servers.fetch_mongodb())
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def outside_settings(world: Outside) -> Settings:
+    """How the system reaches who is outside."""
+    return {
+        "smtp_host": HOST,
         "smtp_port": world.mail.port,
         "smtp_security": "none",
         "webhook_allow": (world.webhooks.authority,),
     }
-    running = Installation(lambda: system(tmp_path / "data", port=0, settings=settings))
-    await running.start()
-    yield running
-    await running.stop()
+
+
+@pytest.fixture
+async def distributed(
+    tmp_path: Path, outside_settings: Settings, kafka: Server, store: Server
+) -> AsyncIterator[Installation]:
+    """A running installation of one's own, a process per service; its logs are kept beside it."""
+    settings = {
+        **outside_settings,
+        "bus": f"kafka://{kafka.address}",
+        "store": f"mongodb://{store.address}/rapport?replicaSet={REPLICA_SET}",
+        "log_level": "INFO",
+    }
+    with (tmp_path / "processes.log").open("a") as log:
+
+        def tell(service: str, line: str) -> None:
+            print(f"{service}: {line}", file=log, flush=True)
+
+        installation = Installation(
+            lambda: processes(tmp_path / "data", settings=settings, tell=tell)
+        )
+        await installation.start()
+        yield installation
+        await installation.stop()
+
+
+@pytest.fixture
+async def embedded(tmp_path: Path, outside_settings: Settings) -> AsyncIterator[Installation]:
+    """A running installation of one's own, all of it in this process."""
+    installation = Installation(
+        lambda: system(tmp_path / "data", port=0, settings=outside_settings)
+    )
+    await installation.start()
+    yield installation
+    await installation.stop()
+
+
+@pytest.fixture(params=["embedded", "distributed"])
+def installation(request: pytest.FixtureRequest) -> Installation:
+    """A running installation of one's own, in each of its forms."""
+    found: Installation = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture

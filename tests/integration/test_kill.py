@@ -352,7 +352,7 @@ async def _running(
 
 def _client(url: str, data: Path) -> Rapport:
     signer = Signer.open(data / "keys")
-    return Rapport(dict.fromkeys(SERVICES, url), signer.mint)
+    return Rapport(lambda: {name: [url] for name in SERVICES}, signer.mint)
 
 
 async def live_and_die(victim: Victim, moment: Moment, fate: Fate, clients: Clients) -> None:

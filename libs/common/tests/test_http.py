@@ -391,7 +391,10 @@ async def test_health_says_what_is_missing(front: httpx2.AsyncClient, library: H
     await library.running.store.stop()
     answer = await front.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json() == {"ready": False, "missing": {"library": "the store is closed"}}
+    assert answer.json() == {
+        "ready": False,
+        "missing": {"library.store": "the store is closed"},
+    }
     assert (await front.get("/livez")).status_code == 200
 
 

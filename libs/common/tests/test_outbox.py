@@ -65,7 +65,12 @@ class Bus:
     ) -> Subscription:
         raise NotImplementedError
 
-    def tail(self, topics: Sequence[str], after: Any = None) -> AsyncIterator[Sequence[Record]]:
+    def tail(
+        self, topics: Sequence[str], after: Any = None, *, until: Any = None
+    ) -> AsyncIterator[Sequence[Record]]:
+        raise NotImplementedError
+
+    async def starts(self, topics: Sequence[str]) -> dict[Position, int]:
         raise NotImplementedError
 
     async def ends(self, topics: Sequence[str]) -> dict[Position, int]:

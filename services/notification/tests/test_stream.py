@@ -40,7 +40,7 @@ class Live:
     clock: JumpingClock
     http: httpx2.AsyncClient
 
-    async def publish(self, data: EventData) -> None:
+    async def publish(self, data: EventData, *, redrive: str | None = None) -> None:
         """Let another service say something."""
         key = getattr(data, data.KEY or "")
         assert data.TOPIC is not None
@@ -53,6 +53,7 @@ class Live:
             data=data,
             partitionkey=key,
             correlationid=random_id(),
+            redrive=redrive,
         )
         await self.bus.publish([encode(event, data.TOPIC.name)])
 
@@ -129,6 +130,14 @@ async def test_what_is_addressed_to_the_stream_arrives_with_its_words(live: Live
         told = (await of_type(stream, "rapport.notification.delivered.v1"))["data"]
     assert told["text"] == statement.wordings[Language.FA].text
     assert told["statement_hash"] == statement.hash
+
+
+async def test_what_goes_back_to_one_group_is_not_told_again(live: Live) -> None:
+    async with live.listen() as stream:
+        await live.publish(opened("c1"), redrive="routing")
+        await live.publish(opened("c1"))
+        told = json.loads((await anext(stream)).data)
+    assert (told["data"]["case_id"], "redrive" in told) == ("c1", False)
 
 
 async def test_whoever_comes_back_misses_nothing(live: Live) -> None:

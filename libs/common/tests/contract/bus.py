@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 import pytest
 import structlog
 
+from rapport.common.bus.history import history
 from rapport.common.bus.port import Bus, Expired
 from rapport.common.errors import PermanentError, TemporaryError
 from rapport.common.events.codec import Message, Record
@@ -605,6 +606,30 @@ class BusContract:
         subscription = await bus.subscribe(group, [letters], reader)
         assert texts(await reader.until(2)) == ["a-5", "a-6"]
         await subscription.stop()
+
+    async def test_a_tail_can_stop_where_the_ends_were(self, bus: Bus, orders: str) -> None:
+        await bus.publish([sent for key in "abcdefgh" for sent in numbered(orders, key, 5)])
+        ends = await bus.ends([orders])
+        await bus.publish(numbered(orders, "late", 1))
+        after = dict.fromkeys(ends, -1)
+        async with asyncio.timeout(PATIENCE):
+            seen = [one async for some in bus.tail([orders], after, until=ends) for one in some]
+        assert len([one for one in seen if one.key != "late"]) == 40
+
+    async def test_the_oldest_that_is_kept_is_where_a_reading_begins(
+        self, bus: Bus, letters: str, orders: str, forget: Forget
+    ) -> None:
+        assert await bus.starts([letters]) == {(letters, 0): 0}
+        await bus.publish(numbered(letters, "a", 5))
+        assert await bus.starts([letters]) == {(letters, 0): 0}
+        await forget(bus, letters)
+        assert await bus.starts([letters]) == await bus.ends([letters]) == {(letters, 0): 5}
+        await bus.publish([*numbered(letters, "a", 2, first=5), *numbered(orders, "b", 40)])
+        seen = [record async for some in history(bus, [letters, orders]) for record in some]
+        assert texts(record for record in seen if record.topic == letters) == ["a-5", "a-6"]
+        assert texts(record for record in seen if record.topic == orders) == [
+            f"b-{number}" for number in range(40)
+        ]
 
     async def test_a_tail_ends_with_the_bus(self, opener: Opener, letters: str) -> None:
         bus = opener()

@@ -642,12 +642,22 @@ class DurableStoreContract(StoreContract):
             answered |= await asyncio.to_thread(_save_until_killed, source)
             store = opener(KINDS)
             await store.start()
-            stories = await store.get_many(Story, list(answered))
-            outboxes = await store.outboxes(Story, list(answered))
+            stories, outboxes = await _settled(store, list(answered))
             await store.stop()
             for id, version in answered.items():
                 assert stories[id].version >= version
                 assert len(outboxes[id]) == stories[id].version
+
+
+async def _settled(
+    store: Store, ids: Sequence[str]
+) -> tuple[dict[str, Story], dict[str, list[tuple[str, Message]]]]:
+    """Read both at one moment: a server may still carry out what a killed process asked for."""
+    while True:
+        stories = await store.get_many(Story, ids)
+        outboxes = await store.outboxes(Story, ids)
+        if await store.get_many(Story, ids) == stories:
+            return stories, outboxes
 
 
 def _save_until_killed(source: str) -> dict[str, int]:

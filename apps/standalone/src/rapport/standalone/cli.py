@@ -1,43 +1,48 @@
 """What `rapport` can be told, one function per command."""
 
-import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.console import Console
 
+from rapport.common import tracing
 from rapport.common.auth import ROLES, Signer
-from rapport.common.errors import NotFound, RapportError
+from rapport.common.errors import RapportError, TemporaryError
 from rapport.common.events.documents import export
 from rapport.common.serving import main as run_service
-from rapport.common.serving import run_on_loop, until_stopped
+from rapport.common.serving import stop_asked, until_stopped
+from rapport.common.settings import Settings
 from rapport.common.telemetry import configure_logs
 from rapport.intake.settings import Settings as IntakeSettings
 from rapport.standalone.demo import load
 from rapport.standalone.demo import run as run_demo
+from rapport.standalone.openapi import write as write_openapi
+from rapport.standalone.operations.dlq import dlq
+from rapport.standalone.operations.events import events
+from rapport.standalone.processes import (
+    PORTS,
+    apply_topics,
+    check_topics,
+    first_end,
+    prefixed,
+    processes,
+)
 from rapport.standalone.progress import showing_progress
 from rapport.standalone.readers import read_file
 from rapport.standalone.replay import choose_mapping
 from rapport.standalone.replay import replay as bring_in
 from rapport.standalone.system import PEOPLE, SERVICES, role_tokens, system
-
-console = Console()
-
-data_dir_option = click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("data"),
-    show_default=True,
-    help="Folder that everything is kept in.",
-)
+from rapport.standalone.terminal import console, data_dir_option, finish, own_token
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def rapport() -> None:
     """Rapport connects customer support with public relations."""
+
+
+rapport.add_command(dlq)
+rapport.add_command(events)
 
 
 @rapport.command()
@@ -46,20 +51,74 @@ def rapport() -> None:
 @click.option("--port", default=8080, show_default=True, help="Port to listen on.")
 def up(data_dir: Path, host: str, port: int) -> None:
     """Run the whole system in this process."""
-    configure_logs("WARNING")
 
     async def run() -> None:
+        settings = Settings.load()
+        is_set = "log_level" in settings.model_fields_set
+        configure_logs(settings.log_level if is_set else "WARNING")
+        tracing.configure()
         async with system(data_dir, host=host, port=port) as running:
-            tokens = role_tokens(running)
             click.echo(f"Rapport answers at {running.url}  (data in {data_dir}, Ctrl-C stops)\n")
-            click.echo("A token for each role, to try things with:")
-            for role, token in tokens.items():
-                click.echo(f"  {role:<10} {PEOPLE[role]:<9} {token}")
-            click.echo("\nTry:\n" + _curl_lines(running.url, tokens))
+            click.echo(_try_it(running.urls, role_tokens(running)))
             await until_stopped()
             click.echo("stopping ...")
 
-    _finish(run)
+    try:
+        finish(run)
+    finally:
+        tracing.shutdown()
+
+
+@rapport.command("up-local")
+@data_dir_option
+def up_local(data_dir: Path) -> None:
+    """Run a process per service here, over the servers that the environment names."""
+
+    async def run() -> None:
+        stopped = stop_asked()
+        async with processes(data_dir, ports=PORTS, tell=prefixed) as running:
+            for name, url in running.urls.items():
+                click.echo(f"  {name:<13} {url}/{name}/docs")
+            click.echo(f"(keys in {data_dir}, Ctrl-C drains and stops)\n")
+            click.echo(_try_it(running.urls, role_tokens(running)))
+            if failed := await first_end(running, stopped):
+                raise TemporaryError(f"{failed} has ended; the others are stopped, too")
+            click.echo("stopping ...")
+
+    finish(run)
+
+
+@rapport.group()
+def topics() -> None:
+    """Kafka's topics, as the one catalogue has them."""
+
+
+@topics.command("apply")
+@click.option("--replication", default=1, show_default=True, help="Copies of each partition.")
+def topics_apply(replication: int) -> None:
+    """Create what is missing, correct what can be, and give new groups their first offsets."""
+
+    async def run() -> None:
+        for done in await apply_topics(Settings.load(), replication):
+            click.echo(done)
+        click.echo("the topics are as declared")
+
+    finish(run)
+
+
+@topics.command("check")
+def topics_check() -> None:
+    """Tell what is not as declared; status 1 if anything is."""
+
+    async def run() -> None:
+        wrong = await check_topics(Settings.load())
+        for mistake in wrong:
+            click.echo(mistake, err=True)
+        if wrong:
+            sys.exit(1)
+        click.echo("the topics are as declared")
+
+    finish(run)
 
 
 @rapport.command()
@@ -80,16 +139,21 @@ def serve(service: str) -> None:
     type=click.FloatRange(0, 10),
     help="Seconds to read each line; 0.05 in a terminal, 0 elsewhere, unless given.",
 )
-def demo(scenario: Path | None, pause: float | None) -> None:
+@click.option("--bus", help="Play it on a process per service, over this bus (kafka://...).")
+@click.option("--store", help="The store of those processes (mongodb://...).")
+def demo(scenario: Path | None, pause: float | None, bus: str | None, store: str | None) -> None:
     """Play a day at a company through the real system, with a clock that jumps."""
+    if (bus is None) != (store is None):
+        raise click.UsageError("--bus and --store go together")
+    servers = {"bus": bus, "store": store} if bus and store else None
     configure_logs("ERROR")
 
     async def play() -> None:
         reading_time = (0.05 if console.is_terminal else 0.0) if pause is None else pause
-        if not await run_demo(load(scenario), console, reading_time):
+        if not await run_demo(load(scenario), console, reading_time, servers):
             sys.exit(1)
 
-    _finish(play)
+    finish(play)
 
 
 @rapport.command()
@@ -138,7 +202,7 @@ def replay(
 
     async def run() -> None:
         mapping = choose_mapping(mapping_name, IntakeSettings.load().mapping_dir)
-        sender = bearer or _own_token(data_dir)
+        sender = bearer or own_token(data_dir, "replay", "publisher")
         with showing_progress(console, file) as progress:
             summary = await bring_in(
                 read_file(file),
@@ -158,12 +222,12 @@ def replay(
         if summary.refused:
             click.echo(f"What was refused, and why: {refusals}")
 
-    _finish(run)
+    finish(run)
 
 
 @rapport.group()
 def schema() -> None:
-    """The event contract as documents."""
+    """The contracts as documents: events, and HTTP."""
 
 
 @schema.command("export")
@@ -177,37 +241,31 @@ def schema_export(folder: Path) -> None:
         raise click.ClickException("the contract changed incompatibly; nothing was written")
 
 
-def _own_token(data_dir: Path) -> str:
-    """Return a publisher's token of the installation in `data_dir`."""
-    if not (data_dir / "keys").is_dir():
-        raise NotFound(f"{data_dir} holds no installation: give --data-dir or --token")
-    return Signer.open(data_dir / "keys").mint("replay", ["publisher"])
+@schema.command("openapi")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def schema_openapi(file: Path) -> None:
+    """Write one OpenAPI document of all five services to FILE."""
+    write_openapi(file, SERVICES.values())
 
 
-def _curl_lines(url: str, tokens: dict[str, str]) -> str:
+def _try_it(urls: Mapping[str, str], tokens: Mapping[str, str]) -> str:
+    """Return a token for each role, and three curl lines that work."""
     complaint = (
         '{"kind": "complaint", "channel": "web", "product": "kettle", '
         '"text": "The kettle broke after two days. I want my money back."}'
     )
+    sent = f" -H 'Content-Type: application/json' -d '{complaint}'"
     return "\n".join(
         (
-            f"  curl -s {url}/intake/v1/feedback -H 'Authorization: Bearer {tokens['publisher']}' "
-            f"-H 'Content-Type: application/json' -d '{complaint}'",
-            f"  curl -s {url}/routing/v1/cases -H 'Authorization: Bearer {tokens['agent']}'",
-            f"  curl -s {url}/analytics/v1/kpis -H 'Authorization: Bearer {tokens['viewer']}'",
+            "A token for each role, to try things with:",
+            *(f"  {role:<10} {PEOPLE[role]:<9} {token}" for role, token in tokens.items()),
+            "\nTry:",
+            _curl(urls["intake"], "/intake/v1/feedback", tokens["publisher"]) + sent,
+            _curl(urls["routing"], "/routing/v1/cases", tokens["agent"]),
+            _curl(urls["analytics"], "/analytics/v1/kpis", tokens["viewer"]),
         )
     )
 
 
-def _finish(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run to the end; our own errors and a taken port end with one line and status 1."""
-    try:
-        run_on_loop(run())
-    except RapportError as error:
-        raise click.ClickException(error.reason) from None
-    except OSError as error:
-        raise click.ClickException(
-            ": ".join(filter(None, [error.filename, error.strerror]))
-        ) from None
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        sys.exit(130)
+def _curl(url: str, path: str, token: str) -> str:
+    return f"  curl -s {url}{path} -H 'Authorization: Bearer {token}'"

@@ -244,13 +244,13 @@ async def _insist(client: httpx2.AsyncClient, target: str, body: bytes) -> dict[
                 answer: dict[str, Any] = response.json()
                 return answer
             if response.status_code != 503:
-                raise PermanentError(_problem(response))
+                raise PermanentError(told_problem(response))
             wait = float(response.headers.get("retry-after", wait))
         await asyncio.sleep(wait)
     raise TemporaryError(f"{target} has more to do than it can")
 
 
-def _problem(response: httpx2.Response) -> str:
+def told_problem(response: httpx2.Response) -> str:
     """Return what a refused request was told."""
     try:
         detail = response.json()["detail"]

@@ -5,23 +5,29 @@ belongs to one process at a time (the bus locks it); everything else goes over H
 """
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from rapport.analytics.service import SERVICE as ANALYTICS
-from rapport.common.auth import Signer, Verifier, write_secret
+from rapport.common.auth import Signer, write_secret
 from rapport.common.bus.port import Bus
 from rapport.common.clock import Clock, SystemClock
-from rapport.common.http import Front, operations
+from rapport.common.http import Front, create_app, operations
+from rapport.common.jwks import open_verifier
 from rapport.common.runtime import Running, Service, open_bus, open_store
 from rapport.common.serving import listening
 from rapport.intake.service import SERVICE as INTAKE
 from rapport.knowledge.service import SERVICE as KNOWLEDGE
 from rapport.notification.service import SERVICE as NOTIFICATION
 from rapport.routing.service import SERVICE as ROUTING
+from rapport.standalone.openapi import offer
+from rapport.standalone.operations.api import router as operating
+
+HOST: Final = "127.0.0.1"
 
 SERVICES: Final[dict[str, Service]] = {
     service.name: service for service in (INTAKE, ROUTING, NOTIFICATION, KNOWLEDGE, ANALYTICS)
@@ -41,6 +47,16 @@ class System:
     def token(self, subject: str, *roles: str) -> str:
         """Mint a token."""
         return self.signer.mint(subject, roles)
+
+    @property
+    def urls(self) -> Mapping[str, str]:
+        """Where each service answers: all at the same address."""
+        return dict.fromkeys(self.services, self.url)
+
+    async def next_due(self) -> Sequence[datetime]:
+        """Return when the next item of each service falls due."""
+        found = [await running.scheduler.next_due() for running in self.services.values()]
+        return [due for due in found if due is not None]
 
     async def quiet(self) -> bool:
         """Tell whether nothing is on its way anywhere."""
@@ -73,7 +89,7 @@ def keys(folder: Path) -> dict[str, Any]:
 async def system(
     data_dir: Path,
     *,
-    host: str = "127.0.0.1",
+    host: str = HOST,
     port: int = 8080,
     clock: Clock | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -96,18 +112,29 @@ async def system(
                 bus = open_bus(own, clock)
                 await bus.start()
                 stack.push_async_callback(bus.stop)
-            verifier = Verifier.from_file(own.auth_keys, own.auth_issuer, own.auth_audience)
+                verifier = await stack.enter_async_context(open_verifier(own))
             running = Running(service, own, bus, open_store(own, service), clock, verifier)
             await running.start()
             stack.push_async_callback(running.stop)
             services[name] = running
         assert bus is not None
         up = System("", signer, bus, clock, services)
-        front = Front(
-            {name: running.app for name, running in services.items()}, operations(up.missing)
+        apps = {name: running.app for name, running in services.items()}
+        apps["operations"] = create_app(
+            "operations", "Operations", operating, verifier=verifier, bus=bus
         )
+        other = operations(up.missing)
+        offer(other, SERVICES.values())
+        front = Front(dict(apps), other)
         bound = await stack.enter_async_context(listening(front, host, port))
         yield System(f"http://{host}:{bound}", signer, bus, clock, services)
+
+
+class HasTokens(Protocol):
+    """Whatever mints tokens."""
+
+    def token(self, subject: str, *roles: str) -> str:
+        """Mint a token."""
 
 
 PEOPLE: Final = {
@@ -122,6 +149,6 @@ PEOPLE: Final = {
 """Somebody for each role; those inside are in the built-in teams and approver groups."""
 
 
-def role_tokens(up: System) -> dict[str, str]:
+def role_tokens(up: HasTokens) -> dict[str, str]:
     """Return a token per role, to try things with."""
     return {role: up.token(subject, role) for role, subject in PEOPLE.items()}

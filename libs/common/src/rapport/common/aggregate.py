@@ -92,6 +92,7 @@ class Aggregate(BaseModel):
     correlation: str = ""
     exercise: str | None = None
     historical: bool = False
+    traceparent: str | None = None
     sequences: dict[str, str] = Field(default_factory=dict)
     seen: list[str] = Field(default_factory=list)
 

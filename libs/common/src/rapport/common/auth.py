@@ -2,13 +2,15 @@
 
 A token is a JWT, checked in one place against a key set, with the algorithm, issuer and audience
 pinned. Standalone signs its own tokens with a key in its data directory; elsewhere an identity
-provider does. Roles are in the token's `roles` claim.
+provider does, and `jwks` follows the keys that it publishes. Roles are in the token's `roles`
+claim.
 """
 
 import json
 import os
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -17,12 +19,14 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet, OKPKey
+from joserfc.errors import InvalidKeyIdError, JoseError, SecurityWarning
+from joserfc.jwk import Key, KeySet, OKPKey, import_key
 
-from rapport.common.errors import Forbidden, Invalid, Unauthorized
+from rapport.common.errors import Forbidden, Invalid, TemporaryError, Unauthorized
 
 ALGORITHMS: Final = ("Ed25519", "ES256", "RS256")
+_KINDS: Final = (("OKP", "Ed25519"), ("EC", "P-256"), ("RSA", None))
+
 ROLES: Final = ("publisher", "viewer", "agent", "lead", "pr", "approver", "admin")
 CACHED_TOKENS: Final = 1024
 
@@ -53,6 +57,7 @@ PERMISSIONS: Final[dict[str, frozenset[str]]] = {
     "stream.read": _EVERYONE_INSIDE,
     "figures.read": _EVERYONE_INSIDE,
     "measurement.write": frozenset({"pr", "lead", "admin"}),
+    "dead_letter.redrive": frozenset({"admin"}),
 }
 """Action -> the roles that may do it."""
 
@@ -75,10 +80,57 @@ class Principal:
             raise Forbidden(f"{action} needs one of the roles: {allowed}")
 
 
+class UnknownKey(Unauthorized):
+    """The token is signed with a key that the key set does not hold (any more, or not yet)."""
+
+
+def read_key_set(document: Any) -> KeySet:
+    """Return the keys of a parsed JSON Web Key Set that tokens can be checked with.
+
+    The others are passed over: symmetric and private keys, which nobody is to publish, those that
+    are for something else, and what cannot be read. Raises Invalid where none is left.
+    """
+    entries = document.get("keys") if isinstance(document, dict) else None
+    keys = [_checking_key(entry) for entry in entries] if isinstance(entries, list) else []
+    usable = [key for key in keys if key is not None]
+    if not usable:
+        raise Invalid("there is no key in it that tokens can be checked with")
+    return KeySet(usable)
+
+
+def _checking_key(entry: Any) -> Key | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SecurityWarning)  # such as an RSA key under 2048 bits
+        try:
+            return import_key(entry) if _checks_tokens(entry) else None
+        except (JoseError, SecurityWarning, ValueError, TypeError, LookupError, OverflowError):
+            return None
+
+
+def _checks_tokens(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and (entry.get("kty"), entry.get("crv")) in _KINDS
+        and "d" not in entry
+        and entry.get("use", "sig") == "sig"
+        and "verify" in entry.get("key_ops", ["verify"])
+        and entry.get("alg", ALGORITHMS[0]) in ALGORITHMS
+    )
+
+
+async def _nothing_new() -> None:
+    return None
+
+
 class Verifier:
-    """Checks tokens; what was checked is remembered until it expires."""
+    """Checks tokens; what was checked is remembered until it expires or the keys change.
+
+    `look_again` is awaited when a request's token names an unknown key: whoever follows keys that
+    change sets it, and gets them there with `use`.
+    """
 
     def __init__(self, keys: KeySet, issuer: str, audience: str) -> None:
+        self.look_again: Callable[[], Awaitable[None]] = _nothing_new
         self._keys = keys
         self._claims = jwt.JWTClaimsRegistry(
             iss={"essential": True, "value": issuer},
@@ -92,21 +144,39 @@ class Verifier:
     def from_file(cls, path: Path, issuer: str, audience: str) -> "Verifier":
         """Check with the JSON Web Key Set in `path`; raises Invalid where that holds none."""
         try:
-            keys = KeySet.import_key_set(json.loads(path.read_text("utf-8")))
+            keys = read_key_set(json.loads(path.read_text("utf-8")))
         except OSError as error:
             raise Invalid(f"{path} cannot be read: {error.strerror}") from None
-        except (JoseError, ValueError, TypeError, LookupError):
+        except (Invalid, ValueError, RecursionError):
             raise Invalid(f"{path} holds no JSON Web Key Set") from None
         return cls(keys, issuer, audience)
 
+    def use(self, keys: KeySet) -> bool:
+        """Check with `keys` from now on, and tell whether they are others than before.
+
+        Where they are, nothing that was checked before counts any more.
+        """
+        if keys.as_dict() == self._keys.as_dict():
+            return False
+        self._keys = keys
+        self._known.clear()
+        return True
+
     def verify(self, token: str) -> Principal:
-        """Return whose token it is; raises Unauthorized for any token that is not good now."""
+        """Return whose token it is; raises Unauthorized for any token that is not good now.
+
+        UnknownKey among them, and TemporaryError where there are no keys at the moment.
+        """
         known = self._known.get(token)
         if known is not None and known[0] > time.time():
             return known[1]
+        if not self._keys:
+            raise TemporaryError("the keys that tokens are checked with are not known", 30.0)
         try:
             claims = jwt.decode(token, self._keys, algorithms=list(ALGORITHMS)).claims
             self._claims.validate(claims)
+        except InvalidKeyIdError:
+            raise UnknownKey("the token is not valid") from None
         except (JoseError, ValueError, TypeError):  # the last for headers that are no text
             raise Unauthorized("the token is not valid") from None
         roles = claims.get("roles")
@@ -118,14 +188,22 @@ class Verifier:
         self._known[token] = (float(claims["exp"]), principal)
         return principal
 
-    def authorize(self, authorization: str | None, action: str) -> Principal:
-        """Return the caller of a request with this Authorization header, who may do `action`."""
+    async def authorize(self, authorization: str | None, action: str) -> Principal:
+        """Return the caller of a request with this Authorization header, who may do `action`.
+
+        Raises Unauthorized or Forbidden. A token that names an unknown key waits for a look at what
+        the provider publishes now.
+        """
         if authorization is None:
             raise Unauthorized("a bearer token is needed")
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized("a bearer token is needed")
-        principal = self.verify(token.strip())
+        try:
+            principal = self.verify(token.strip())
+        except UnknownKey:
+            await self.look_again()
+            principal = self.verify(token.strip())
         principal.require(action)
         return principal
 
@@ -194,7 +272,7 @@ def may(action: str) -> Any:
         _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> Principal:
         verifier: Verifier = request.app.state.verifier
-        return verifier.authorize(request.headers.get("authorization"), action)
+        return await verifier.authorize(request.headers.get("authorization"), action)
 
     if action not in PERMISSIONS:
         raise KeyError(action)

@@ -5,9 +5,15 @@ and a demo's day passes while somebody watches.
 """
 
 import asyncio
+import struct
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from pathlib import Path
+from typing import Final, Protocol
+
+GLANCE_SECONDS: Final = 0.02
+
+_OFFSET: Final = struct.Struct("<q")  # microseconds
 
 
 class Clock(Protocol):
@@ -87,3 +93,43 @@ class JumpingClock(ManualClock):
         while (left := (until - self.now()).total_seconds()) > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._moved.wait(), left)
+
+
+class LeadingClock(JumpingClock):
+    """A jumping clock that other processes follow: its offset from the machine's is in a file."""
+
+    def __init__(self, now: datetime, file: Path) -> None:
+        super().__init__(now)
+        self._file = file
+        self._tell()
+
+    def move_to(self, moment: datetime) -> None:
+        """Jump forward to `moment`, and all that follow with it."""
+        super().move_to(moment)
+        self._tell()
+
+    def _tell(self) -> None:
+        written = self._file.with_name(f"{self._file.name}.new")
+        written.write_bytes(_OFFSET.pack(self._offset // timedelta(microseconds=1)))
+        written.replace(self._file)
+
+
+class FollowingClock:
+    """The time of a `LeadingClock` in another process, known by its file.
+
+    Sleepers look whether it has jumped every 20 ms, so this is for demos and drills.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def now(self) -> datetime:
+        """Return the machine's time moved by all jumps of the leader."""
+        (offset,) = _OFFSET.unpack(self._file.read_bytes())
+        return datetime.now(UTC) + timedelta(microseconds=offset)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until `seconds` have passed or been jumped over."""
+        until = self.now() + timedelta(seconds=seconds)
+        while (left := (until - self.now()).total_seconds()) > 0:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(min(left, GLANCE_SECONDS))

@@ -37,14 +37,23 @@ class Application(FastAPI):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._direct: dict[tuple[str, str], Endpoint] = {}
+        self._templates: dict[int, str] = {}
 
     def find_direct_routes(self) -> None:
         """Look for direct routes among all that has been included."""
         for context in iter_route_contexts(self.routes):
             route = context.original_route
+            self._templates[id(route)] = context.path or ""
             if isinstance(route, DirectRoute) and context.path and not route.param_convertors:
                 for method in route.methods or ():
                     self._direct[method, context.path] = route.endpoint
+
+    def template(self, scope: Scope) -> str | None:
+        """Return the path, with parameters by name, of the route that took a request."""
+        if (scope["method"], scope["path"]) in self._direct:
+            path: str = scope["path"]
+            return path
+        return self._templates.get(id(scope["route"])) if "route" in scope else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""

@@ -12,7 +12,9 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import structlog
+from prometheus_client import Histogram
 
+from rapport.common import tracing
 from rapport.common.aggregate import OUTBOX_LIMIT, Aggregate, Cause, OutboxFull
 from rapport.common.clock import Clock
 from rapport.common.errors import NotFound, PermanentError, TemporaryError
@@ -20,7 +22,7 @@ from rapport.common.events.codec import Message, encode, pack
 from rapport.common.events.envelope import Event, EventData
 from rapport.common.store.outbox import Relay
 from rapport.common.store.port import MESSAGE_LIMIT, Change, Store
-from rapport.common.telemetry import LOST_RACES
+from rapport.common.telemetry import LOST_RACES, SAVE_SECONDS
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -46,6 +48,15 @@ class Step:
     remembered: bool = False
     failure: Exception | None = None
     result: Aggregate | None = None
+    has_emitted: bool = False
+
+    @property
+    def leads_on(self) -> bool:
+        """Whether something follows at once from what was decided: events, or something due."""
+        if self.has_emitted or self.result is None:
+            return self.has_emitted
+        due = self.result.next_due
+        return due is not None and due <= self.cause.time
 
     def is_done(self, aggregate: Aggregate) -> bool:
         """Tell whether the aggregate shows that this step was applied before."""
@@ -102,6 +113,7 @@ class Engine:
         self.store = store
         self.relay = relay
         self.clock = clock
+        self._meters: dict[type[Aggregate], Histogram] = {}
         self.on_saved: Callable[[Sequence[Aggregate]], None] = lambda saved: None
 
     async def apply(self, kind: type[A], steps: Mapping[str, Sequence[Step]]) -> None:
@@ -124,7 +136,9 @@ class Engine:
                 if not _is_deleted(id, loaded, gone, waiting)
             }
             careful |= {id for id, fold in folds.items() if fold.spoilt}
-            outcome = await self._save([fold.change for fold in folds.values() if fold.change])
+            outcome = await self._save(
+                kind, [fold.change for fold in folds.values() if fold.change]
+            )
             alone |= outcome.refused.keys()
             gone = {id for id in outcome.lost if id not in loaded}
             remaining = {
@@ -152,7 +166,12 @@ class Engine:
         raises, NotFound where there is nothing afterwards, TemporaryError as `apply` does.
         """
         step = Step(
-            Cause(id=cause, time=at or self.clock.now(), exercise=exercise),
+            Cause(
+                id=cause,
+                time=at or self.clock.now(),
+                exercise=exercise,
+                traceparent=tracing.traceparent(),
+            ),
             decide,
             remembered=True,
         )
@@ -231,6 +250,8 @@ class Engine:
         cause = step.cause
         if aggregate is not None and step.event is not None:
             _refuse_mixing(aggregate, cause)
+        if aggregate is not None and step.remembered and tracing.is_on():
+            tracing.goes_on_with(aggregate.traceparent)
         after = step.decide(aggregate)
         if after is None:
             return None
@@ -240,21 +261,26 @@ class Engine:
             after.correlation = cause.correlationid or cause.id
             after.exercise = cause.exercise
             after.historical = bool(cause.historical)
+        if cause.traceparent is not None:
+            after.traceparent = cause.traceparent
         step.mark(after)
         emitted = after.collect(cause, self.service, first_position=len(messages))
         encoded = [(event.id, encode(event, topic)) for topic, event in emitted]
         for _, message in encoded:
             _refuse_size(message)
         messages += encoded
+        step.has_emitted = bool(encoded)
         return after
 
-    async def _save(self, changes: Sequence[Change]) -> _Saved:
+    async def _save(self, kind: type[Aggregate], changes: Sequence[Change]) -> _Saved:
         """Save all at once; where one can never be stored, each by itself."""
         outcome = _Saved()
         if not changes:
             return outcome
         try:
-            self._note(changes, await self.store.save_many(changes), outcome)
+            with self._save_seconds(kind).time():
+                stored = await self.store.save_many(changes)
+            self._note(changes, stored, outcome)
         except PermanentError:
             for change in changes:
                 try:
@@ -262,6 +288,13 @@ class Engine:
                 except PermanentError as refusal:
                     outcome.refused[change.aggregate.id] = refusal
         return outcome
+
+    def _save_seconds(self, kind: type[Aggregate]) -> Histogram:
+        """Return what measures such saves; looking a metric up by its labels takes longer."""
+        meter = self._meters.get(kind)
+        if meter is None:
+            meter = self._meters[kind] = SAVE_SECONDS.labels(self.service, kind.COLLECTION)
+        return meter
 
     def _note(self, changes: Sequence[Change], stored: Sequence[bool], outcome: _Saved) -> None:
         """Keep what was saved, and let the relay and the scheduler know."""

@@ -1,8 +1,9 @@
-"""What a service's author writes: plain functions, and three decorators that say when they run.
+"""What a service's author writes: plain functions, and four decorators that say when they run.
 
 `@on` declares a decision: an event changes one aggregate. `@due` declares what happens when
-something of an aggregate falls due. `@fact` declares what an event is remembered as. None of them
-does I/O: `prepare` reads what a whole batch needs beforehand, `then` (of a due item) acts on the
+something of an aggregate falls due. `@fact` declares what an event is remembered as. `@foreign`
+declares what becomes of other systems' records, which are no events of ours yet. None of them does
+I/O: `prepare` reads what a whole batch needs beforehand, `then` (of a due item) acts on the
 outside world afterwards. Loading, folding, saving, publishing and retrying are the engine's,
 written once.
 """
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from rapport.common.aggregate import Aggregate, Due, Fact
+from rapport.common.events.codec import Message, Record
 from rapport.common.events.envelope import Event, EventData
+from rapport.common.events.topics import Topic
 
 A = TypeVar("A", bound=Aggregate)
 D = TypeVar("D", bound=EventData)
@@ -60,6 +63,17 @@ class FactHandler(Generic[D]):
         return self.facts(event)
 
 
+@dataclass(frozen=True)
+class ForeignHandler:
+    """What becomes of the records of a topic that other systems write to."""
+
+    topic: Topic
+    messages: Callable[[Record, Any], Iterable[Message]]
+
+    def __call__(self, record: Record, resources: Any) -> Iterable[Message]:
+        return self.messages(record, resources)
+
+
 def on(
     event: type[D],
     *,
@@ -93,4 +107,15 @@ def fact(*events: type[D]) -> Callable[[Callable[..., Iterable[Fact]]], FactHand
     return lambda facts: FactHandler(events, facts)
 
 
-Declared = EventHandler[Any, Any] | DueHandler[Any] | FactHandler[Any]
+def foreign(
+    topic: Topic,
+) -> Callable[[Callable[[Record, Any], Iterable[Message]]], ForeignHandler]:
+    """Declare what becomes of a topic's records: `messages(record, resources)` to publish.
+
+    Their ids are derived, so that a record which comes again publishes nothing new. What it raises
+    sends the record to the dead letters; the messages that came before are published all the same.
+    """
+    return lambda messages: ForeignHandler(topic, messages)
+
+
+Declared = EventHandler[Any, Any] | DueHandler[Any] | FactHandler[Any] | ForeignHandler

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rapport.common import tracing
 from rapport.common.aggregate import Aggregate
 from rapport.common.auth import Principal, Verifier, may
 from rapport.common.clock import Clock
@@ -274,8 +275,15 @@ Ready = Callable[[], Awaitable[dict[str, str]]]
 """Returns what is missing, by name; nothing missing means ready."""
 
 
-def operations(ready: Ready) -> FastAPI:
-    """Return the application for those who operate: /livez, /readyz and /metrics."""
+Rest = Callable[[], Awaitable[dict[str, Any]]]
+"""Returns whether nothing is on its way, and when something falls due next."""
+
+
+def operations(ready: Ready, rest: Rest | None = None) -> FastAPI:
+    """Return the application for those who operate: /livez, /readyz and /metrics.
+
+    `rest` is what demos and drills, which move the clock, ask at /rest.
+    """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     _answer_with_problems(app)
 
@@ -291,6 +299,12 @@ def operations(ready: Ready) -> FastAPI:
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    if rest is not None:
+
+        @app.get("/rest")
+        async def at_rest() -> JSONResponse:
+            return JSONResponse(await rest())
 
     return app
 
@@ -317,6 +331,7 @@ class Front:
         if app is None:
             service, app = "other", self._other
         status = 500
+        span = self._begin_span(service, scope) if tracing.is_on() else None
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -336,6 +351,15 @@ class Front:
             count, seconds = self._meter(service, scope["method"], status)
             count.inc()
             seconds.observe(perf_counter() - started)
+            if span is not None:
+                span.end(status, app.template(scope) if isinstance(app, Application) else None)
+
+    def _begin_span(self, service: str, scope: Scope) -> tracing.ServedRequest | None:
+        """Begin the span of a request to a service; those who operate are no story."""
+        if service not in self._services:
+            return None
+        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+        return tracing.begin_request(service, method, scope)
 
     def _meter(self, service: str, method: str, status: int) -> tuple[Counter, Histogram]:
         """Return what measures such requests; looking a metric up by its labels takes longer."""

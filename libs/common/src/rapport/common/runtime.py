@@ -5,11 +5,12 @@ at work: store, outbox relay, consumer group, scheduler and HTTP routes, started
 order. Standalone runs five of them in one process; elsewhere each has a process of its own.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from fastapi import APIRouter, FastAPI
@@ -17,18 +18,32 @@ from fastapi import APIRouter, FastAPI
 from rapport.common.aggregate import Aggregate, Fact
 from rapport.common.auth import Verifier
 from rapport.common.bus.pipeline import Pipeline
-from rapport.common.bus.port import Bus, Lag, Subscription
+from rapport.common.bus.port import Bus, Lag, Position, Subscription
 from rapport.common.clock import Clock, SystemClock
 from rapport.common.engine import Engine
-from rapport.common.errors import Invalid, RapportError
+from rapport.common.errors import Invalid, RapportError, reason_of
 from rapport.common.events.topics import Topic
-from rapport.common.handling import Declared, DueHandler, EventHandler, FactHandler
+from rapport.common.handling import (
+    Declared,
+    DueHandler,
+    EventHandler,
+    FactHandler,
+    ForeignHandler,
+)
 from rapport.common.http import create_app
 from rapport.common.scheduler import Scheduler
 from rapport.common.settings import Settings
 from rapport.common.store.outbox import Relay
 from rapport.common.store.port import Store
-from rapport.common.telemetry import LAG_RECORDS, RELAY_BEHIND
+from rapport.common.telemetry import (
+    LAG_RECORDS,
+    LAG_SECONDS,
+    OUTBOX_AGE,
+    PARTITIONS_STOPPED,
+    RELAY_BEHIND,
+)
+
+ANSWER_SECONDS: Final = 3.0
 
 log = structlog.get_logger(__name__)
 
@@ -95,8 +110,18 @@ class Running:
 
     def __post_init__(self) -> None:
         service = self.service
-        self.relay = Relay(self.bus, self.store, self._aggregates, self.clock)
+        system = self.settings.bus.partition(":")[0]
+        self.relay = Relay(
+            self.bus,
+            self.store,
+            self._aggregates,
+            self.clock,
+            service=service.name,
+            system=system,
+        )
         RELAY_BEHIND.labels(service.name).set_function(lambda: self.relay.behind)
+        OUTBOX_AGE.labels(service.name).set_function(lambda: self.relay.age)
+        PARTITIONS_STOPPED.labels(service.name).set_function(lambda: len(self._stopped))
         self.engine = Engine(service.name, self.store, self.relay, self.clock)
         host = Host(self.store, self.bus, self.clock, self.engine, self.settings)
         self.resources = service.resources(host)
@@ -107,6 +132,8 @@ class Running:
             service.only(EventHandler),
             service.only(FactHandler),
             self.resources,
+            foreign=service.only(ForeignHandler),
+            system=system,
         )
         self.scheduler = Scheduler(
             self.engine, self.clock, service.only(DueHandler), self.resources, self._lag_seconds
@@ -167,6 +194,7 @@ class Running:
             return Lag(0, 0.0)
         lag = await self._subscription.lag()
         LAG_RECORDS.labels(self.service.name).set(lag.records)
+        LAG_SECONDS.labels(self.service.name).set(lag.seconds)
         return lag
 
     async def quiet(self) -> bool:
@@ -180,34 +208,67 @@ class Running:
             return False
         return self.relay.is_idle and not self.scheduler.busy
 
+    async def rest(self) -> dict[str, Any]:
+        """Say whether this service is quiet, and when something falls due (for /rest)."""
+        due = await self.scheduler.next_due()
+        return {"quiet": await self.quiet(), "next_due": due and due.isoformat()}
+
     async def missing(self) -> dict[str, str]:
         """Name what this service needs and does not have at the moment (for /readyz)."""
-        try:
-            await self.store.next_due(self._aggregates)
-            await self.lag()
-        except RapportError as error:
-            return {self.service.name: error.reason}
-        return {}
+        troubles = {
+            "store": await _trouble(self.store.next_due(self._aggregates)),
+            "bus": await _trouble(self.lag()),
+            "relay": self.relay.trouble,
+            "partitions": "; ".join(
+                f"{topic}/{partition} stopped: {reason_of(failure)}"
+                for (topic, partition), failure in self._stopped.items()
+            ),
+        }
+        return {f"{self.service.name}.{name}": why for name, why in troubles.items() if why}
+
+    @property
+    def _stopped(self) -> Mapping[Position, Exception]:
+        return {} if self._subscription is None else self._subscription.failures
 
     async def _lag_seconds(self) -> float:
         return (await self.lag()).seconds
 
 
+async def _trouble(question: Awaitable[object]) -> str | None:
+    """Return why there is no answer, None where there is one in time."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await question
+    except TimeoutError:
+        return f"no answer within {ANSWER_SECONDS:g} s"
+    except RapportError as error:
+        return error.reason
+    return None
+
+
 def open_bus(settings: Settings, clock: Clock | None = None) -> Bus:
     """Return the bus that `RAPPORT_BUS` names; raises Invalid for a name that is none."""
-    from rapport.common.bus.embedded import EmbeddedBus
+    scheme, _, place = settings.bus.partition(":")
+    if scheme == "embedded" and place:
+        from rapport.common.bus.embedded import EmbeddedBus
 
-    scheme, _, path = settings.bus.partition(":")
-    if scheme == "embedded" and path:
-        return EmbeddedBus(Path(path), clock=clock or SystemClock())
-    raise Invalid("RAPPORT_BUS: expected embedded:PATH")
+        return EmbeddedBus(Path(place), clock=clock or SystemClock())
+    if scheme == "kafka" and place.strip("/"):
+        from rapport.common.bus.kafka import KafkaBus, client_options
+
+        return KafkaBus(place.strip("/"), clock=clock, client=client_options(settings))
+    raise Invalid("RAPPORT_BUS: expected embedded:PATH or kafka://HOST:PORT,...")
 
 
 def open_store(settings: Settings, service: Service) -> Store:
     """Return the store of one service that `RAPPORT_STORE` names; raises Invalid as `open_bus`."""
-    from rapport.common.store.sqlite import SqliteStore
+    scheme, _, place = settings.store.partition(":")
+    if scheme == "sqlite" and place:
+        from rapport.common.store.sqlite import SqliteStore
 
-    scheme, _, path = settings.store.partition(":")
-    if scheme == "sqlite" and path:
-        return SqliteStore(Path(path) / f"{service.name}.db", service.kinds)
-    raise Invalid("RAPPORT_STORE: expected sqlite:FOLDER")
+        return SqliteStore(Path(place) / f"{service.name}.db", service.kinds)
+    if scheme in ("mongodb", "mongodb+srv") and place.strip("/"):
+        from rapport.common.store.mongo import open_mongo
+
+        return open_mongo(settings, service.name, service.kinds)
+    raise Invalid("RAPPORT_STORE: expected sqlite:FOLDER or mongodb://HOST:PORT/NAME?...")

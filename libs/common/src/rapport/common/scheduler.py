@@ -14,13 +14,14 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from rapport.common import tracing
 from rapport.common.aggregate import Aggregate, Cause, Due
 from rapport.common.clock import Clock
 from rapport.common.engine import Engine, Step
 from rapport.common.errors import TemporaryError, reason_of
 from rapport.common.events.ids import derived_id
 from rapport.common.handling import DueHandler
-from rapport.common.telemetry import DUE_FIRED, DUE_LATE
+from rapport.common.telemetry import DUE_FAILED, DUE_FIRED, DUE_LATE
 
 BATCH: Final = 200
 POLL_SECONDS: Final = 1.0
@@ -51,6 +52,7 @@ class Scheduler:
         self._resources = resources
         self._lag_seconds = lag_seconds
         self._firing = False
+        self._late = 0.0
         self._effects: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
         self._held_since: datetime | None = None
@@ -91,10 +93,12 @@ class Scheduler:
     async def fire(self, now: datetime) -> int:
         """Carry out everything that is due at `now`; return how many items that was."""
         self._firing = True
+        self._late = 0.0
         try:
             return await self._carry_out(now)
         finally:
             self._firing = False
+            DUE_LATE.labels(self._engine.service).set(self._late)
 
     async def _carry_out(self, now: datetime) -> int:
         fired = 0
@@ -131,7 +135,9 @@ class Scheduler:
             self._awake.clear()
             now = self._clock.now()
             try:
-                if not await self._hold(now):
+                if await self._hold(now):
+                    await self._tell_late(now)
+                else:
                     await self.fire(now)
             except Exception as error:
                 self._note_failure(error)
@@ -150,6 +156,12 @@ class Scheduler:
         finally:
             sleeping.cancel()
             woken.cancel()
+
+    async def _tell_late(self, now: datetime) -> None:
+        """Tell how late what is due is by now, since nothing is carried out."""
+        due = await self.next_due()
+        late = 0.0 if due is None else max(0.0, (now - due).total_seconds())
+        DUE_LATE.labels(self._engine.service).set(late)
 
     async def _hold(self, now: datetime) -> bool:
         if not await self._is_behind():
@@ -199,20 +211,14 @@ class Scheduler:
             for item in sorted(aggregate.due(), key=lambda item: item.at):
                 if item.at <= now:
                     cause = Cause(
-                        id=derived_id(aggregate.id, item.name, item.at.isoformat()), time=item.at
+                        id=derived_id(aggregate.id, item.name, item.at.isoformat()),
+                        time=item.at,
+                        traceparent=aggregate.traceparent,
                     )
                     steps[aggregate.id].append(Step(cause, partial(_fire, handler, item, given)))
         await self._engine.apply(kind, steps)
-        DUE_LATE.labels(self._engine.service).set(
-            max(
-                (
-                    (now - step.cause.time).total_seconds()
-                    for waiting in steps.values()
-                    for step in waiting
-                ),
-                default=0.0,
-            )
-        )
+        times = (step.cause.time for waiting in steps.values() for step in waiting)
+        self._late = max(self._late, *((now - time).total_seconds() for time in times))
         done = 0
         for id, waiting in steps.items():
             done += sum(step.result is not None for step in waiting)
@@ -236,6 +242,7 @@ class Scheduler:
 
     def _fail(self, kind: type[Aggregate], id: str, failure: Exception, now: datetime) -> None:
         self._rest(kind, id, now)
+        DUE_FAILED.labels(self._engine.service, kind.COLLECTION).inc()
         log.error(
             "due.failed",
             service=self._engine.service,
@@ -259,7 +266,8 @@ class Scheduler:
     async def _act(self, handler: DueHandler[Any], aggregate: Aggregate) -> None:
         assert handler.then is not None
         try:
-            await handler.then(aggregate, self._resources)
+            with tracing.continued(aggregate.traceparent):
+                await handler.then(aggregate, self._resources)
         except Exception:
             log.error(
                 "effect.failed",

@@ -16,10 +16,11 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from rapport.common.auth import Verifier
-from rapport.common.clock import SystemClock
+from rapport.common import tracing
+from rapport.common.clock import FollowingClock, SystemClock
 from rapport.common.errors import RapportError
 from rapport.common.http import Front, operations
+from rapport.common.jwks import open_verifier
 from rapport.common.runtime import Running, Service, open_bus, open_store
 from rapport.common.telemetry import configure_logs
 
@@ -88,24 +89,30 @@ def run_on_loop(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 def main(service: Service) -> None:
-    """Run one service as a process of its own, until it is told to stop."""
+    """Run one service as a process of its own, until it is told to stop.
+
+    Whoever moves a clock that it follows can ask at `/rest` whether it has come to rest.
+    """
 
     async def process() -> None:
         stopped = stop_asked()
         settings = service.settings.load()
+        settings.check_secrets()
         configure_logs(settings.log_level)
-        clock = SystemClock()
+        tracing.configure()
+        led_by = settings.clock_file
+        clock = SystemClock() if led_by is None else FollowingClock(led_by)
         bus = open_bus(settings, clock)
-        verifier = Verifier.from_file(
-            settings.auth_keys, settings.auth_issuer, settings.auth_audience
-        )
-        running = Running(service, settings, bus, open_store(settings, service), clock, verifier)
-        front = Front({service.name: running.app}, operations(running.missing))
         async with AsyncExitStack() as stack:
+            verifier = await stack.enter_async_context(open_verifier(settings))
+            store = open_store(settings, service)
+            running = Running(service, settings, bus, store, clock, verifier)
+            rest = None if led_by is None else running.rest
+            front = Front({service.name: running.app}, operations(running.missing, rest))
             await bus.start()
             stack.push_async_callback(bus.stop)
             await running.start()
-            stack.push_async_callback(running.stop)
+            stack.push_async_callback(running.stop, settings.drain_seconds)
             await stack.enter_async_context(
                 listening(front, settings.http_host, settings.http_port)
             )
@@ -118,3 +125,5 @@ def main(service: Service) -> None:
         raise SystemExit(error.reason) from None
     except OSError as error:
         raise SystemExit(f"cannot listen: {error.strerror}") from None
+    finally:
+        tracing.shutdown()

@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from rapport.common.errors import FieldProblem, Invalid
 
 PREFIX = "RAPPORT_"
+SHORTEST_SECRET = 32
+"""Bytes of a secret that is needed."""
 
 
 def _parts(value: Any) -> Any:
@@ -91,17 +93,25 @@ class Settings(BaseSettings):
     )
     auth_jwks_url: str | None = Field(
         None,
-        description="Address of the identity provider's JSON Web Key Set; given, it takes the place "
-        "of the file.",
+        description="Address (https) of the identity provider's JSON Web Key Set; given, it takes "
+        "the place of the file. Where it does not answer at the start, the process ends.",
     )
     person_key: SecretStr = Field(
-        SecretStr(""), description="Secret that persons' contact points are hashed with."
+        SecretStr(""),
+        description="Secret that persons' contact points are hashed with, the same for every "
+        "service and replica; at least 32 bytes, such as `openssl rand -hex 32` makes. Needed by "
+        "each process that runs one service.",
     )
     drain_seconds: float = Field(
         20.0,
         ge=0,
         description="How long each part may finish what is in flight when it is told to stop; "
         "less than half of what the platform's grace period is.",
+    )
+    clock_file: Path | None = Field(
+        None,
+        description="File of a clock that is followed in place of the machine's, in demos and "
+        "drills; `/rest` then tells whether the service has come to rest.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe level that is logged."
@@ -123,6 +133,24 @@ class Settings(BaseSettings):
                 for item in error.errors(include_input=False, include_url=False)
             ]
             raise _wrong(problems) from None
+
+    def check_secrets(self) -> None:
+        """Raise Invalid naming every secret that is needed and missing, or short enough to guess.
+
+        A secret that a process can do without is declared as optional.
+        """
+        problems = [
+            FieldProblem(
+                f"{PREFIX}{name}".upper(),
+                f"expected a secret of at least {SHORTEST_SECRET} bytes, the same for every "
+                "replica; `openssl rand -hex 32` makes one",
+            )
+            for name, field in type(self).model_fields.items()
+            if field.annotation is SecretStr
+            and len(getattr(self, name).get_secret_value().encode()) < SHORTEST_SECRET
+        ]
+        if problems:
+            raise _wrong(problems)
 
 
 def _wrong(problems: Sequence[FieldProblem]) -> Invalid:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, RootModel
 
 from rapport.common.errors import RapportError
 from rapport.common.events.envelope import without_personal
+from rapport.common.tracing import identify
 
 HANDLED: Final = Counter(
     "rapport_events_handled_total",
@@ -33,6 +34,11 @@ RETRIES: Final = Counter(
     "Batches that were tried again because the store, the bus or a channel was in trouble.",
     ["service"],
 )
+PUBLISHES_RETRIED: Final = Counter(
+    "rapport_publishes_retried_total",
+    "Calls to publish outboxes that failed and are made again.",
+    ["service"],
+)
 LOST_RACES: Final = Counter(
     "rapport_saves_lost_total",
     "Saves that another writer had overtaken, decided again.",
@@ -43,14 +49,29 @@ BATCH_SECONDS: Final = Histogram(
     "Time to handle one partition's batch.",
     ["service"],
 )
+SAVE_SECONDS: Final = Histogram(
+    "rapport_save_duration_seconds",
+    "Time to save what one batch or command changed in one collection.",
+    ["service", "collection"],
+)
+PUBLISH_SECONDS: Final = Histogram(
+    "rapport_publish_duration_seconds",
+    "Time to publish outboxes until the bus has them durably.",
+    ["service"],
+)
 DUE_FIRED: Final = Counter(
     "rapport_due_items_fired_total",
     "Clocks, leases and scheduled steps that fell due and were carried out.",
     ["service", "collection"],
 )
+DUE_FAILED: Final = Counter(
+    "rapport_due_items_failed_total",
+    "Due items that could not be carried out, and will be tried again.",
+    ["service", "collection"],
+)
 DUE_LATE: Final = Gauge(
     "rapport_due_items_late_seconds",
-    "How late the latest due item was carried out.",
+    "How late the latest due item of the last scan was or is, 0 where nothing was due.",
     ["service"],
 )
 RELAY_BEHIND: Final = Gauge(
@@ -58,9 +79,24 @@ RELAY_BEHIND: Final = Gauge(
     "Aggregates whose outbox waits to be published.",
     ["service"],
 )
+OUTBOX_AGE: Final = Gauge(
+    "rapport_outbox_age_seconds",
+    "How long the outbox that has waited longest waits to be published.",
+    ["service"],
+)
 LAG_RECORDS: Final = Gauge(
     "rapport_consumer_lag_records",
     "Records that a service has not handled yet.",
+    ["service"],
+)
+LAG_SECONDS: Final = Gauge(
+    "rapport_consumer_lag_seconds",
+    "Age of the oldest record that a service has not handled yet.",
+    ["service"],
+)
+PARTITIONS_STOPPED: Final = Gauge(
+    "rapport_partitions_stopped",
+    "Partitions that a service has stopped reading because of an error; a restart tries again.",
     ["service"],
 )
 REQUESTS: Final = Counter(
@@ -77,6 +113,11 @@ SENT: Final = Counter(
     "rapport_notifications_sent_total",
     "Attempts to send a notification, by channel and outcome.",
     ["channel", "outcome"],
+)
+SEND_SECONDS: Final = Histogram(
+    "rapport_notification_send_duration_seconds",
+    "Time that an attempt to send a notification takes.",
+    ["channel"],
 )
 
 PERSONAL_KEYS: Final = frozenset(
@@ -142,6 +183,7 @@ def configure_logs(level: str = "INFO") -> None:
     """Write logs as JSON lines to standard error, from structlog and the standard library alike."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        identify,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.ExceptionRenderer(lambda info: traced(info[1])),

@@ -74,7 +74,11 @@ class RecordingBus:
         raise NotImplementedError
 
     async def tail(
-        self, topics: Sequence[str], after: Mapping[Position, int] | None = None
+        self,
+        topics: Sequence[str],
+        after: Mapping[Position, int] | None = None,
+        *,
+        until: Mapping[Position, int] | None = None,
     ) -> AsyncIterator[Sequence[Record]]:
         """Yield once what was published to `topics` after the positions given."""
         from_offset = max((after or {}).values(), default=-1)
@@ -83,6 +87,10 @@ class RecordingBus:
         ]
         if found:
             yield found
+
+    async def starts(self, topics: Sequence[str]) -> dict[Position, int]:
+        """Return the first place of each topic: nothing is forgotten."""
+        return {(topic, 0): 0 for topic in topics}
 
     async def ends(self, topics: Sequence[str]) -> dict[Position, int]:
         """Return one past the last record, for each topic."""

@@ -1,7 +1,13 @@
-"""Intake's handlers: what the events tell about each message, for those who sent it."""
+"""Intake's handlers: what the events tell about each message, for those who sent it; and what other
+systems publish, which is taken in like what they send over HTTP.
+"""
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Final
 
+from rapport.common.bus.port import MESSAGE_LIMIT
+from rapport.common.errors import Invalid, TooLarge
 from rapport.common.events.cases import (
     CaseClosed,
     CaseEvent,
@@ -9,11 +15,15 @@ from rapport.common.events.cases import (
     CaseResolved,
     FeedbackClassified,
 )
+from rapport.common.events.codec import Message, Record, traceparent
 from rapport.common.events.dead_letters import EventDeadLettered
 from rapport.common.events.envelope import Event
 from rapport.common.events.feedback import FeedbackReceived
-from rapport.common.handling import Declared, on
+from rapport.common.events.topics import INBOUND
+from rapport.common.handling import Declared, foreign, on
+from rapport.intake.domain import MAX_AHEAD, read_record, what_is_wrong
 from rapport.intake.domain.status import CaseStatus, FeedbackStatus, State
+from rapport.intake.resources import Desk, Lot
 
 CASE_STATES: Final[dict[type[CaseEvent], State]] = {
     CaseResolved: State.RESOLVED,
@@ -74,7 +84,48 @@ def follow(status: CaseStatus | None, event: Event[CaseEvent]) -> CaseStatus | N
     return status
 
 
+@foreign(INBOUND)
+def inbound(record: Record, desk: Desk) -> Iterator[Message]:
+    """Another system's CloudEvent brings feedback, as one that it sends over HTTP does.
+
+    Nobody's token names the client, so that is the event's source: whoever may write to the topic
+    is trusted with the names that it gives. Ids and conversations are derived from the source over
+    HTTP as well, so an event that comes both ways, or once more, is the same message in the same
+    case. It came in when the bus got it, however long it has waited there.
+
+    Of several items the good ones go through; the first bad one is what the dead letter names.
+    """
+    try:
+        if record.value is not None and len(record.value) > MESSAGE_LIMIT:
+            raise TooLarge(f"the record is over {MESSAGE_LIMIT:,} bytes")
+        event = read_record(record.headers, record.value)
+        at = _arrival(record, desk.clock.now())
+        lot = desk.lot(desk.brought(event, event.source, at), at, traceparent(record.headers))
+    except Invalid as refusal:
+        raise type(refusal)(what_is_wrong(refusal)) from None
+    yield from lot.messages
+    _refuse_bad(lot)
+
+
+def _arrival(record: Record, now: datetime) -> datetime:
+    """Return when the bus got a record; now, if it tells no time that the topic still holds."""
+    stamp = record.timestamp / 1000
+    if stamp > (now + MAX_AHEAD).timestamp():
+        raise Invalid("the record's timestamp is more than a day in the future")
+    if stamp < (now - INBOUND.retention).timestamp():
+        return now
+    return min(datetime.fromtimestamp(stamp, UTC), now)
+
+
+def _refuse_bad(lot: Lot) -> None:
+    for item in lot.items:
+        if isinstance(item.content, Invalid):
+            place = f"item {item.place['index']}: " if len(lot.items) > 1 else ""
+            raise type(item.content)(place + what_is_wrong(item.content))
+
+
 DECLARED: Final[list[Declared]] = [
+    inbound,
     received,
     routed,
     failed,

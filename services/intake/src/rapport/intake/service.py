@@ -1,6 +1,6 @@
 """Intake on one page: what it consumes, what it owns, what it works with."""
 
-from rapport.common.events.topics import CASES, DEAD_LETTERS, FEEDBACK
+from rapport.common.events.topics import CASES, DEAD_LETTERS, FEEDBACK, INBOUND
 from rapport.common.runtime import Host, Service
 from rapport.intake.api import router
 from rapport.intake.api.reception import Reception
@@ -26,7 +26,7 @@ def resources(host: Host) -> Reception:
 SERVICE = Service(
     name="intake",
     title="Rapport intake",
-    consumes=(FEEDBACK, CASES, DEAD_LETTERS),
+    consumes=(FEEDBACK, CASES, DEAD_LETTERS, INBOUND),
     kinds=(CaseStatus, FeedbackStatus),
     declared=DECLARED,
     router=router,

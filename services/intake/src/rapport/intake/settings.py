@@ -15,6 +15,6 @@ class Settings(settings.Settings):
     )
     status_key: SecretStr = Field(
         SecretStr(""),
-        description="Secret that status URLs are signed with, the same for every replica; "
-        "without it, one is drawn at each start.",
+        description="Secret that status URLs are signed with, the same for every replica; at least "
+        "32 bytes. Needed by a process that runs intake alone.",
     )

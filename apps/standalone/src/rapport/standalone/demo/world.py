@@ -17,6 +17,7 @@ from rapport.common.clock import JumpingClock
 from rapport.notification.api import STREAMED
 from rapport.standalone.demo.receivers import Arrival, Outside
 from rapport.standalone.demo.scenario import Scenario
+from rapport.standalone.processes import Processes
 from rapport.standalone.system import System
 
 STRIDE: Final = timedelta(minutes=5)
@@ -55,7 +56,7 @@ class World:
     """See the module's docstring; `names` has what the story calls the things behind ids."""
 
     scenario: Scenario
-    up: System
+    up: System | Processes
     clock: JumpingClock
     http: httpx2.AsyncClient
     outside: Outside
@@ -75,7 +76,7 @@ class World:
         """Call an API as somebody and return what it answers; raises Refused for a problem."""
         response = await self.http.request(
             method,
-            path,
+            self.up.urls[path.split("/", 2)[1]] + path,
             json=body,
             params={name: str(value) for name, value in query.items()},
             headers={"Authorization": f"Bearer {self._token(by)}"},
@@ -109,8 +110,7 @@ class World:
 
     async def _next_stop(self, now: datetime) -> datetime:
         """Return the end of the minute in which something falls due, at most a stride from now."""
-        found = [await service.scheduler.next_due() for service in self.up.services.values()]
-        due = min((item for item in found if item and item > now), default=now + STRIDE)
+        due = min((item for item in await self.up.next_due() if item > now), default=now + STRIDE)
         return min(due.replace(second=0, microsecond=0) + MINUTE, now + STRIDE)
 
     async def rest(self) -> None:

@@ -18,7 +18,7 @@ import structlog
 
 from rapport.common.bus.group_commit import Entry, GroupCommit
 from rapport.common.bus.lanes import GroupReader
-from rapport.common.bus.log import SEGMENT_RECORDS, Log, Partition
+from rapport.common.bus.log import SEGMENT_RECORDS, Log, Partition, is_past
 from rapport.common.bus.port import HEADERS_LIMIT, MESSAGE_LIMIT, Expired, Handler, Position
 from rapport.common.clock import Clock, SystemClock
 from rapport.common.errors import PermanentError, TemporaryError
@@ -112,7 +112,11 @@ class EmbeddedBus:
         return reader
 
     async def tail(
-        self, topics: Sequence[str], after: Mapping[Position, int] | None = None
+        self,
+        topics: Sequence[str],
+        after: Mapping[Position, int] | None = None,
+        *,
+        until: Mapping[Position, int] | None = None,
     ) -> AsyncIterator[Sequence[Record]]:
         """Read without a group until the bus stops; see the port."""
         given = after or {}
@@ -124,7 +128,7 @@ class EmbeddedBus:
         for partition in positions:
             self._watchers[partition].append(moved.set)
         try:
-            while self._commit is not None:
+            while self._commit is not None and not is_past(positions, until):
                 moved.clear()
                 for partition, position in positions.items():
                     if position < partition.end and self._commit is not None:
@@ -136,6 +140,12 @@ class EmbeddedBus:
         finally:
             for partition in positions:
                 self._watchers[partition].remove(moved.set)
+
+    async def starts(self, topics: Sequence[str]) -> dict[Position, int]:
+        """Return, per partition, the offset of the oldest record that is kept; else its end."""
+        return {
+            (partition.topic, partition.number): partition.start for partition in self._all(topics)
+        }
 
     async def ends(self, topics: Sequence[str]) -> dict[Position, int]:
         """Return, per partition, the offset that the next record will get."""

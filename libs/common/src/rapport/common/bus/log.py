@@ -7,7 +7,7 @@ primary key.
 
 Nothing here is asynchronous: the bus calls the writing half from one thread and the reading half
 from another. Trouble with the file is a TemporaryError, and what a failed call was to write is not
-there.
+there. Whoever does not own the file can still look at it, through a connection that only reads.
 """
 
 import fcntl
@@ -22,6 +22,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
+from rapport.common.bus.port import Position
 from rapport.common.errors import PermanentError, TemporaryError
 from rapport.common.events.codec import Message, PackedHeaders, Record, pack
 from rapport.common.events.topics import Topic
@@ -89,12 +90,24 @@ class Partition:
     end: int
 
 
+def is_past(positions: Mapping[Partition, int], until: Mapping[Position, int] | None) -> bool:
+    """Tell whether positions have come to where a reading ends, which is nowhere for None."""
+    return until is not None and all(
+        position >= until.get((partition.topic, partition.number), 0)
+        for partition, position in positions.items()
+    )
+
+
 class Segment(NamedTuple):
     """Messages to append to the partition of this id, the first of them at the offset `first`."""
 
     partition: int
     first: int
     messages: Sequence[Message]
+
+
+class InUse(TemporaryError):
+    """Another process has the log."""
 
 
 class Log:
@@ -110,11 +123,11 @@ class Log:
     def open(self) -> tuple[list[Partition], dict[Owner, int]]:
         """Take the file, create it where there is none; return its partitions and positions.
 
-        Raises TemporaryError where another process has it, PermanentError where the file is of
+        Raises InUse where another process has it, PermanentError where the file is of
         another format or a topic has another number of partitions than it was created with.
         """
         try:
-            with _trouble():
+            with trouble():
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._lock = _lock(self._path.with_name(f"{self._path.name}.lock"))
                 self._writer = self._connect("journal_mode = WAL", "wal_autocheckpoint = 4000")
@@ -160,20 +173,11 @@ class Log:
 
     def read(self, partition: Partition, position: int) -> list[Record]:
         """Return records from `position` on, some 500 or half a mebibyte; none where it is gone."""
-        records: list[Record] = []
-        size = 0
-        place = _place(partition, position)
-        with _trouble(), closing(self._reader.execute(_READ, place)) as segments:
-            for id, number, timestamp, names, data in segments:
-                records += _split(partition, id % _OFFSETS, number, timestamp, names, data)
-                size += len(data)
-                if len(records) >= SEGMENT_RECORDS or size >= SEGMENT_BYTES:
-                    break
-        return records[position - records[0].offset :] if records else records
+        return read_records(self._reader, partition, position)
 
     def oldest(self, places: Iterable[tuple[Partition, int]]) -> int:
         """Return the earliest timestamp, in epoch ms, of the records at these positions."""
-        with _trouble():
+        with trouble():
             found = [
                 self._reader.execute(_TIMESTAMP, _place(*place)).fetchone() for place in places
             ]
@@ -210,29 +214,29 @@ class Log:
         (found,) = self._writer.execute("PRAGMA user_version").fetchone()
         if found == 0:
             self._writer.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT")
-        elif found != FORMAT:
-            raise PermanentError(f"{self._path.name} is a log of format {found}, not {FORMAT}")
+        else:
+            _require_format(self._path, found)
 
     def _take(self, topic: Topic) -> list[Partition]:
         """Return a topic's partitions, created where the topic is new."""
-        known = self._writer.execute(_PARTITIONS, (topic.name,)).fetchall()
+        known = read_partitions(self._writer, topic.name)
         if not known:
             numbers = [(topic.name, number) for number in range(topic.partitions)]
             with self._transaction():
                 self._writer.executemany(
                     "INSERT INTO partitions (topic, number) VALUES (?, ?)", numbers
                 )
-            known = self._writer.execute(_PARTITIONS, (topic.name,)).fetchall()
+            known = read_partitions(self._writer, topic.name)
         if len(known) != topic.partitions:
             raise PermanentError(
                 f"{topic.name} was created with {len(known)} partitions, not {topic.partitions}; "
                 "another number would break the order"
             )
-        return [Partition(*row) for row in known]
+        return known
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _trouble():
+        with trouble():
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -243,12 +247,59 @@ class Log:
                 raise
 
 
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Return a connection that only reads, whoever has the file; for `read_partitions` and so on.
+
+    Raises PermanentError where the file is of another format.
+    """
+    with trouble():
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        connection = sqlite3.connect(
+            address, uri=True, isolation_level=None, check_same_thread=False
+        )
+        try:
+            (found,) = connection.execute("PRAGMA user_version").fetchone()
+            _require_format(path, found)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def read_partitions(connection: sqlite3.Connection, topic: str) -> list[Partition]:
+    """Return a topic's partitions as they are now; none where the file does not know the topic."""
+    with trouble():
+        return [Partition(*row) for row in connection.execute(_PARTITIONS, (topic,))]
+
+
+def read_records(
+    connection: sqlite3.Connection, partition: Partition, position: int
+) -> list[Record]:
+    """Return records from `position` on, some 500 or half a mebibyte; none where it is gone."""
+    records: list[Record] = []
+    size = 0
+    place = _place(partition, position)
+    with trouble(), closing(connection.execute(_READ, place)) as segments:
+        for id, number, timestamp, names, data in segments:
+            records += _split(partition, id % _OFFSETS, number, timestamp, names, data)
+            size += len(data)
+            if len(records) >= SEGMENT_RECORDS or size >= SEGMENT_BYTES:
+                break
+    return records[position - records[0].offset :] if records else records
+
+
 @contextmanager
-def _trouble() -> Iterator[None]:
+def trouble() -> Iterator[None]:
+    """Turn trouble with the file into a TemporaryError."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
         raise TemporaryError(f"the log cannot be used: {error}") from error
+
+
+def _require_format(path: Path, found: int) -> None:
+    if found != FORMAT:
+        raise PermanentError(f"{path.name} is a log of format {found}, not {FORMAT}")
 
 
 def _lock(path: Path) -> IO[str]:
@@ -260,7 +311,7 @@ def _lock(path: Path) -> IO[str]:
         file.seek(0)
         owner = file.read() or "unknown"
         file.close()
-        raise TemporaryError(f"{path.stem} is in use by process {owner}") from None
+        raise InUse(f"{path.stem} is in use by process {owner}") from None
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()

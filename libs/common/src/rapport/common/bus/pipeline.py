@@ -1,12 +1,15 @@
 """The pipeline: one partition's batch, from records to saved aggregates and dead letters.
 
 Decode, prepare once per handler, group by aggregate, apply, insert facts, dead-letter what failed
-for good; returning means that the batch is done. Trouble of our own (TemporaryError) is waited out
-here, with growing pauses, so handlers and adapters know nothing of retries.
+for good; returning means that the batch is done. What other systems' records bring is published
+first. Trouble of our own (TemporaryError) is waited out here, with growing pauses, so handlers and
+adapters know nothing of retries.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from time import perf_counter
@@ -14,20 +17,30 @@ from typing import Any, Final
 
 import structlog
 
+from rapport.common import tracing
 from rapport.common.aggregate import Aggregate, Cause, Fact
-from rapport.common.bus.port import HEADERS_LIMIT, Bus
+from rapport.common.bus.port import HEADERS_LIMIT, MESSAGE_LIMIT, Bus
 from rapport.common.clock import Clock
 from rapport.common.engine import Engine, Step
 from rapport.common.errors import PermanentError, TemporaryError, pause_after, reason_of
 from rapport.common.events import dead_letters
-from rapport.common.events.codec import Headers, Message, Record, Undecodable, decode, event_type
+from rapport.common.events.codec import (
+    Headers,
+    Message,
+    Record,
+    Undecodable,
+    decode,
+    event_type,
+    traceparent,
+)
 from rapport.common.events.envelope import Event, EventData
 from rapport.common.events.topics import DEAD_LETTERS
-from rapport.common.handling import EventHandler, FactHandler
+from rapport.common.handling import EventHandler, FactHandler, ForeignHandler
 from rapport.common.telemetry import BATCH_SECONDS, DEAD_LETTERED, HANDLED, RETRIES
 
 PREPARE_TRIES: Final = 5
 REASON_LIMIT: Final = 1_000
+PUBLISHED_AT_ONCE: Final = 1_000
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +60,12 @@ class Pipeline:
         handlers: Sequence[EventHandler[Any, Any]],
         facts: Sequence[FactHandler[Any]],
         resources: Any,
+        *,
+        foreign: Sequence[ForeignHandler] = (),
+        system: str = "embedded",
     ) -> None:
         self.group = engine.service
+        self._system = system
         self._engine = engine
         self._bus = bus
         self._clock = clock
@@ -60,6 +77,7 @@ class Pipeline:
         for fact in facts:
             for declared in fact.events:
                 self._facts[declared.TYPE].append(fact)
+        self._foreign = {handler.topic.name: handler for handler in foreign}
         self.types = frozenset(self._handlers) | frozenset(self._facts)
 
     async def handle(self, records: Sequence[Record]) -> None:
@@ -88,20 +106,65 @@ class Pipeline:
         BATCH_SECONDS.labels(self.group).observe(perf_counter() - started)
 
     async def _attempt(self, records: Sequence[Record]) -> None:
+        with tracing.processing(self.group, self._system, records) as spans:
+            await self._handle(records, spans)
+
+    async def _handle(self, records: Sequence[Record], spans: tracing.Batch | None) -> None:
         dead: list[Message] = []
+        await self._take_in(records, dead, spans)
         work = list(self._read(records, dead))
-        steps, owners = await self._plan(work, dead)
+        steps, owners = await self._plan(work, dead, spans)
         for kind, by_id in steps.items():
             await self._engine.apply(kind, by_id)
         for by_id in steps.values():
             for step in chain.from_iterable(by_id.values()):
                 if step.failure is not None:
                     dead += self._give_up(owners[id(step)], step.failure)
+                elif spans is not None and step.leads_on:
+                    spans.leads_on(owners[id(step)])
         await self._insert_facts(work, dead)
         if dead:
             await self._bus.publish(dead)
         for _, event in work:
             HANDLED.labels(self.group, event.type).inc()
+
+    async def _take_in(
+        self, records: Sequence[Record], dead: list[Message], spans: tracing.Batch | None
+    ) -> None:
+        """Publish what the records of other systems bring, so many messages at a time."""
+        brought: list[Message] = []
+        for record in records:
+            if record.topic not in self._foreign:
+                continue
+            if dead_letters.redriven_for(record.headers) in (None, self.group):
+                brought += self._brought(record, dead, spans)
+                HANDLED.labels(self.group, record.topic).inc()
+                await asyncio.sleep(0)  # one may have much in it: others get their turn
+            if len(brought) >= PUBLISHED_AT_ONCE:
+                await self._bus.publish(brought)
+                brought = []
+        if brought:
+            await self._bus.publish(brought)
+
+    def _brought(
+        self, record: Record, dead: list[Message], spans: tracing.Batch | None
+    ) -> list[Message]:
+        """Return what a foreign record brings before it fails, if it does."""
+        told = record
+        if spans is not None:
+            told = _carrying(record, spans.traceparent(record, traceparent(record.headers)))
+        brought: list[Message] = []
+        try:
+            for message in self._foreign[record.topic](told, self._resources):
+                brought.append(message)
+        except TemporaryError:
+            raise
+        except Exception as failure:
+            dead += self._give_up(record, failure)
+        else:
+            if spans is not None and brought:
+                spans.leads_on(record)
+        return brought
 
     def _add(self, handler: EventHandler[Any, Any]) -> None:
         known = self._handlers[handler.event.TYPE]
@@ -115,6 +178,8 @@ class Pipeline:
     def _read(self, records: Sequence[Record], dead: list[Message]) -> Iterable[_Work]:
         """Decode what concerns this service; what cannot be read is dead-lettered."""
         for record in records:
+            if record.topic in self._foreign:
+                continue
             if record.topic == DEAD_LETTERS.name:
                 yield record, dead_letters.told(record)
                 continue
@@ -124,13 +189,14 @@ class Pipeline:
             try:
                 event = decode(record)
             except Undecodable as problem:
-                dead += self._give_up(record, problem)
+                if dead_letters.redriven_for(record.headers) in (None, self.group):
+                    dead += self._give_up(record, problem)
             else:
                 if event.redrive in (None, self.group):
                     yield record, event
 
     async def _plan(
-        self, work: Sequence[_Work], dead: list[Message]
+        self, work: Sequence[_Work], dead: list[Message], spans: tracing.Batch | None
     ) -> tuple[_Steps, dict[int, Record]]:
         """Turn events into steps, grouped by aggregate and in order, with what they are given."""
         given = await self._prepare(work)
@@ -148,7 +214,11 @@ class Pipeline:
                     continue
                 if key is not None:
                     decide = partial(_call, handler, event, prepared)
-                    step = Step(Cause.of(event), decide, event)
+                    cause = Cause.of(event)
+                    if spans is not None:
+                        carried = spans.traceparent(record, event.traceparent)
+                        cause = replace(cause, traceparent=carried)
+                    step = Step(cause, decide, event)
                     owners[id(step)] = record
                     steps[handler.changes][key].append(step)
         return steps, owners
@@ -215,16 +285,17 @@ class Pipeline:
         cause = type(failure).__name__
         DEAD_LETTERED.labels(self.group, cause).inc()
         reason = reason_of(failure)[:REASON_LIMIT]
-        log.error(
-            "event.dead_lettered",
-            group=self.group,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            event_type=event_type(record.headers),
-            cause=cause,
-            reason=reason,
-        )
+        with tracing.failing(record, cause):
+            log.error(
+                "event.dead_lettered",
+                group=self.group,
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                event_type=event_type(record.headers),
+                cause=cause,
+                reason=reason,
+            )
         if record.topic == DEAD_LETTERS.name:
             return []
         details = {
@@ -236,13 +307,27 @@ class Pipeline:
             "exception-fqcn": f"{type(failure).__module__}.{cause}",
             "exception-message": reason,
         }
+        key, value = record.key, record.value
+        if _size(key, value) > MESSAGE_LIMIT:
+            details["left-out"] = f"key and value, {_size(key, value)} bytes"
+            key = value = None
         added = [
             (f"{dead_letters.PREFIX}{name}", value.encode(errors="replace"))
             for name, value in details.items()
         ]
         kept = [item for item in record.headers if not item[0].startswith(dead_letters.PREFIX)]
         headers = tuple(_fitting([*added, *kept]))
-        return [Message(DEAD_LETTERS.name, record.key, record.value, headers)]
+        return [Message(DEAD_LETTERS.name, key, value, headers)]
+
+
+def _size(key: str | None, value: bytes | None) -> int:
+    return len((key or "").encode(errors="replace")) + len(value or b"")
+
+
+def _carrying(record: Record, traceparent: str) -> Record:
+    """Return the record with another trace context."""
+    others = [item for item in record.headers if item[0] != "traceparent"]
+    return record._replace(headers=(*others, ("traceparent", traceparent.encode())))
 
 
 def _fitting(headers: Headers) -> Iterator[tuple[str, bytes]]:

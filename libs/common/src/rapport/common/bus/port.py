@@ -63,14 +63,39 @@ class Subscription(Protocol):
         """Return how far this group is behind."""
 
 
-class Bus(Protocol):
-    """See the module's docstring for the promises."""
+class Readable(Protocol):
+    """What is read without a group, and changes nothing."""
 
     async def start(self) -> None:
         """Open the bus; raises TemporaryError where it cannot be reached."""
 
     async def stop(self) -> None:
         """Close the bus; publishing that is under way is finished first."""
+
+    def tail(
+        self,
+        topics: Sequence[str],
+        after: Mapping[Position, int] | None = None,
+        *,
+        until: Mapping[Position, int] | None = None,
+    ) -> AsyncIterator[Sequence[Record]]:
+        """Read without a group, until the bus stops; each item is of one partition.
+
+        Starts after the given offsets (-1 is before the first), in a partition without one at its
+        end. Not given at all, it starts at the ends at the time it is first awaited. With `until`,
+        offsets as `ends` gives them, it stops once it is past all of them; not every offset has a
+        record. Raises `Expired` where what comes next has left the log.
+        """
+
+    async def starts(self, topics: Sequence[str]) -> dict[Position, int]:
+        """Return, per partition, the offset of the oldest record that is kept; else its end."""
+
+    async def ends(self, topics: Sequence[str]) -> dict[Position, int]:
+        """Return, per partition, the offset that the next record will get."""
+
+
+class Bus(Readable, Protocol):
+    """See the module's docstring for the promises."""
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """Make `messages` durable, or raise TemporaryError (maybe some are) or PermanentError."""
@@ -79,16 +104,3 @@ class Bus(Protocol):
         self, group: str, topics: Sequence[str], handler: Handler, *, max_batch: int = 500
     ) -> Subscription:
         """Read `topics` for `group`, from its committed offsets, else from the start."""
-
-    def tail(
-        self, topics: Sequence[str], after: Mapping[Position, int] | None = None
-    ) -> AsyncIterator[Sequence[Record]]:
-        """Read without a group, until the bus stops; each item is of one partition.
-
-        Starts after the given offsets (-1 is before the first), in a partition without one at its
-        end. Not given at all, it starts at the ends at the time it is first awaited. Raises
-        `Expired` where what comes next has left the log.
-        """
-
-    async def ends(self, topics: Sequence[str]) -> dict[Position, int]:
-        """Return, per partition, the offset that the next record will get."""

@@ -5,6 +5,7 @@ CloudEvents SDK as the oracle for the headers). Structured JSON is for people, H
 streams. Packed headers are for adapters that keep messages in a database.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -42,6 +43,7 @@ _SOMETIMES: Final = (
 _HISTORICAL: Final = "ce_historical"
 _REQUIRED: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time")
 _READ: Final = frozenset((*_ALWAYS, _HISTORICAL, *(header for _, header in _SOMETIMES)))
+_TRACEPARENT: Final = re.compile("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _END: Final = b"\0"
 _ESCAPE: Final = b"\1"
 
@@ -148,6 +150,15 @@ def event_type(headers: Headers) -> str | None:
     for name, value in headers:
         if name == "ce_type":
             return value.decode(errors="replace")
+    return None
+
+
+def traceparent(headers: Headers) -> str | None:
+    """Return the W3C trace context in headers, None where there is none or it is malformed."""
+    for name, value in headers:
+        if name == "traceparent":
+            text = value.decode(errors="replace")
+            return text if _TRACEPARENT.fullmatch(text) else None
     return None
 
 

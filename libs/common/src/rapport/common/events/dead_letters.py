@@ -8,12 +8,13 @@ headers.
 from datetime import UTC, datetime
 from typing import Final
 
-from rapport.common.events.codec import Record, event_type
+from rapport.common.events.codec import Headers, Record, event_type
 from rapport.common.events.envelope import Event, EventData, event
 from rapport.common.events.ids import derived_id
 from rapport.common.events.topics import DEAD_LETTERS
 
 PREFIX: Final = "kafka_dlt-"
+REDRIVE: Final = "ce_redrive"
 
 
 @event("rapport.event.dead_lettered.v1", DEAD_LETTERS)
@@ -60,6 +61,14 @@ def told(record: Record) -> Event[EventDeadLettered]:
         causationid=headers.get("ce_id"),
         exercise=headers.get("ce_exercise"),
     )
+
+
+def redriven_for(headers: Headers) -> str | None:
+    """Return the group that a record goes back to from the dead letters, None for all others."""
+    for name, value in headers:
+        if name == REDRIVE:
+            return value.decode(errors="replace")
+    return None
 
 
 def _number(text: str | None) -> int:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from rapport.common.events.envelope import CATALOGUE, EventData
-from rapport.common.events.topics import TOPICS
+from rapport.common.events.topics import CASES, CRISES, INBOUND, TOPICS, Topic
 
 ASYNCAPI: Final = "asyncapi.json"
+_FOREIGN: Final = "cloudevent"
 _FORMAT: Final = "application/schema+json;version=draft-2020-12"
 
 
@@ -45,10 +46,7 @@ def asyncapi() -> dict[str, Any]:
             "description": f"Written by {topic.writer}; {topic.partitions} partitions; "
             f"kept {topic.retention.days} days.",
             "messages": {
-                type: {"$ref": f"#/components/messages/{type}"}
-                for type, declared in _types()
-                if declared.TOPIC is topic
-                or (declared.TOPIC is None and name in ("rapport.cases", "rapport.crises"))
+                type: {"$ref": f"#/components/messages/{type}"} for type in _types_on(topic)
             },
         }
         for name, topic in TOPICS.items()
@@ -72,7 +70,42 @@ def asyncapi() -> dict[str, Any]:
         "defaultContentType": "application/json",
         "channels": channels,
         "operations": operations,
-        "components": {"messages": messages},
+        "components": {"messages": {**messages, _FOREIGN: _foreign_message()}},
+    }
+
+
+def _types_on(topic: Topic) -> list[str]:
+    """Name what travels on a topic; other systems' events have types of their own."""
+    if topic is INBOUND:
+        return [_FOREIGN]
+    return [
+        type
+        for type, declared in _types()
+        if declared.TOPIC is topic or (declared.TOPIC is None and topic in (CASES, CRISES))
+    ]
+
+
+def _foreign_message() -> dict[str, Any]:
+    attributes = ("ce_specversion", "ce_id", "ce_source", "ce_type")
+    return {
+        "name": _FOREIGN,
+        "title": "Any CloudEvent 1.0 that intake can read",
+        "summary": "An event of a type that a mapping serves, or `rapport.feedback.submitted.v1`, "
+        "whose data are what `POST /intake/v1/feedback` takes. In binary mode its attributes are "
+        "headers; in structured mode the header `content-type` is `application/cloudevents+json` "
+        "and they are part of the value.",
+        "contentType": "application/json",
+        "headers": {
+            "type": "object",
+            "properties": {
+                "content-type": {"type": "string"},
+                **{name: {"type": "string"} for name in attributes},
+                "ce_exercise": {"type": "string", "description": "The drill that it is part of."},
+                "ce_historical": {"type": "string", "enum": ["true", "false"]},
+                "traceparent": {"type": "string"},
+            },
+        },
+        "payload": {},
     }
 
 

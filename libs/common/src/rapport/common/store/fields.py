@@ -70,6 +70,8 @@ class DeclaredField:
 class Declaration:
     """What a kind declares: its fields by name, and which of them its lists are in order of.
 
+    Each of `indexes` goes on with the order and the id, so a page is read from where it starts.
+
     Raises TypeError for a declared field that is missing, is of no such type, or orders lists and
     may be None.
     """
@@ -81,6 +83,9 @@ class Declaration:
         self.order = self.fields[kind.ORDER]
         if self.order.optional:
             raise TypeError(f"{kind.__name__}.{kind.ORDER} orders lists and may not be None")
+        looked_by = (*kind.INDEXES, (kind.ORDER,))
+        columns = [tuple(dict.fromkeys((*fields, kind.ORDER, "id"))) for fields in looked_by]
+        self.indexes = [names for names in dict.fromkeys(columns) if names != ("id",)]
 
     def field(self, name: str) -> DeclaredField:
         """Return a declared field; raises Invalid where there is none of that name."""
@@ -89,6 +94,13 @@ class Declaration:
             problem = FieldProblem(f"/{name}", "not a field to look by")
             raise Invalid(f"{self.kind.COLLECTION} is not found by {name}", [problem])
         return found
+
+    def summed(self, name: str) -> DeclaredField:
+        """Return a declared field that can be summed; raises Invalid where it is no number."""
+        field = self.field(name)
+        if field.type not in (int, float, bool):
+            raise Invalid(f"{name} has no sum", [FieldProblem(f"/{name}", "expected a number")])
+        return field
 
     def conditions(self, where: Where | None) -> Iterator[tuple[str, Condition]]:
         """Yield each field's name and condition with all values as stored; raises Invalid."""

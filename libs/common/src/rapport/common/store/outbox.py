@@ -12,16 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from time import monotonic
 from typing import Final
 
 import structlog
 
+from rapport.common import tracing
 from rapport.common.aggregate import Aggregate
 from rapport.common.bus.port import Bus
 from rapport.common.clock import Clock
 from rapport.common.errors import PermanentError, TemporaryError, pause_after, reason_of
 from rapport.common.events.codec import Message
 from rapport.common.store.port import Store
+from rapport.common.telemetry import PUBLISH_SECONDS, PUBLISHES_RETRIED
 
 ROOM: Final = 2_000
 BATCH: Final = 500
@@ -48,14 +51,21 @@ class Relay:
         clock: Clock,
         *,
         sweep_age: timedelta = SWEEP_AGE,
+        service: str = "",
+        system: str = "embedded",
     ) -> None:
         self._bus = bus
         self._store = store
         self._kinds = kinds
         self._clock = clock
         self._sweep_age = sweep_age
-        self._nudged: dict[Name, None] = {}
-        self._in_flight: list[Name] = []
+        self._service = service
+        self._system = system
+        self._publish_seconds = PUBLISH_SECONDS.labels(service)
+        self._nudged: dict[Name, float] = {}
+        self._in_flight: dict[Name, float] = {}
+        self._refused: dict[Name, float] = {}
+        self.trouble: str | None = None
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -82,7 +92,9 @@ class Relay:
 
     def nudge(self, kind: type[Aggregate], ids: Iterable[str]) -> None:
         """Have the outboxes of these aggregates published soon."""
-        self._nudged |= {(kind, id): None for id in ids}
+        now = monotonic()
+        for id in ids:
+            self._nudged.setdefault((kind, id), now)
         self._tell()
 
     @property
@@ -94,6 +106,13 @@ class Relay:
     def is_idle(self) -> bool:
         """Whether nothing is nudged or in flight."""
         return not self.behind
+
+    @property
+    def age(self) -> float:
+        """How many seconds the outbox has waited that has waited longest."""
+        waiting = (self._in_flight, self._nudged, self._refused)
+        first = [next(iter(some.values())) for some in waiting if some]
+        return monotonic() - min(first) if first else 0.0
 
     async def idle(self) -> None:
         """Return when nothing is nudged or in flight."""
@@ -112,10 +131,12 @@ class Relay:
                 await self._changed.wait()
             self._take()
             try:
-                await self._relay(self._in_flight)
+                await self._relay(list(self._in_flight))
             except Exception as error:
                 self._put_back()
                 failures += 1
+                self.trouble = reason_of(error)
+                PUBLISHES_RETRIED.labels(self._service).inc()
                 pause = pause_after(error, failures)
                 log.warning(
                     "relay.retry",
@@ -128,7 +149,8 @@ class Relay:
                 await self._clock.sleep(pause)
             else:
                 failures = 0
-                self._in_flight = []
+                self.trouble = None
+                self._in_flight = {}
                 self._tell()
 
     async def _relay(self, names: Sequence[Name]) -> None:
@@ -137,10 +159,17 @@ class Relay:
         if not messages:
             return
         try:
-            await self._bus.publish(messages)
+            await self._publish(messages)
         except PermanentError:
             outboxes = await self._publish_apart(outboxes)
         await self._clear(outboxes)
+
+    async def _publish(self, messages: Sequence[Message]) -> None:
+        with (
+            self._publish_seconds.time(),
+            tracing.publishing(self._service, self._system, messages),
+        ):
+            await self._bus.publish(messages)
 
     async def _read(self, names: Sequence[Name]) -> Outboxes:
         ids: dict[type[Aggregate], list[str]] = defaultdict(list)
@@ -157,8 +186,9 @@ class Relay:
         published = {}
         for (kind, id), outbox in outboxes.items():
             try:
-                await self._bus.publish([message for _, message in outbox])
+                await self._publish([message for _, message in outbox])
             except PermanentError as error:
+                self._refused.setdefault((kind, id), self._in_flight[kind, id])
                 log.error(
                     "outbox.refused",
                     collection=kind.COLLECTION,
@@ -166,6 +196,7 @@ class Relay:
                     reason=error.reason,
                 )
             else:
+                self._refused.pop((kind, id), None)
                 published[kind, id] = outbox
         return published
 
@@ -189,13 +220,13 @@ class Relay:
             self.nudge(kind, await self._store.waiting(kind, before, limit=SWEEP_LIMIT))
 
     def _take(self) -> None:
-        self._in_flight = list(islice(self._nudged, BATCH))
+        self._in_flight = dict(islice(self._nudged.items(), BATCH))
         for name in self._in_flight:
             del self._nudged[name]
 
     def _put_back(self) -> None:
-        self._nudged = dict.fromkeys(self._in_flight) | self._nudged
-        self._in_flight = []
+        self._nudged = self._in_flight | self._nudged | self._in_flight
+        self._in_flight = {}
 
     def _tell(self) -> None:
         """Wake everybody who waits for a change."""

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Body, Depends, Path, Request, Response
 
 from rapport.common.direct import DirectRoute
 from rapport.common.errors import Invalid, NotFound
-from rapport.intake.api.reception import Call, Item, Lot, Reception, read_aside
+from rapport.intake.api.reception import Call, Reception, read_aside
 from rapport.intake.api.submitting import (
     Exercise,
     IdempotencyKey,
@@ -22,23 +22,20 @@ from rapport.intake.api.submitting import (
 )
 from rapport.intake.api.views import BatchAnswer, Receipt, receipt
 from rapport.intake.domain import (
+    STRUCTURED,
     SUBMITTED,
     CloudEvent,
     Mapping,
-    Sender,
-    Submission,
-    feedback_id_of_event,
     items_of_document,
-    items_of_event,
     parse_array,
     parse_json,
     read_binary_event,
     read_event,
 )
+from rapport.intake.resources import Item, Lot
 
 router = APIRouter(route_class=DirectRoute, tags=["feedback"])
 
-_STRUCTURED: Final = "application/cloudevents+json"
 _BATCH: Final = "application/cloudevents-batch+json"
 _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     207: {"model": BatchAnswer, "description": "Several items, or none that is wanted."},
@@ -50,7 +47,7 @@ _EVENTS: Final[dict[str, Any]] = {
         "every other type needs a mapping that serves it. In binary mode the attributes are "
         "headers (`ce-id`, `ce-source`, `ce-type`, `ce-specversion`) and the body is the data.",
         "content": {
-            _STRUCTURED: {"schema": {"type": "object"}},
+            STRUCTURED: {"schema": {"type": "object"}},
             _BATCH: {"schema": {"type": "array", "items": {"type": "object"}}},
             "application/json": {"schema": {}},
         },
@@ -84,14 +81,14 @@ def _hook(
 async def submit_events(request: Request) -> Response:
     """Take in CloudEvents 1.0: one in binary or structured mode, or a batch of them."""
     desk = reception(request)
-    call = desk.call(request)
+    call = await desk.call(request)
     headers = dict(request.headers)
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     async with desk.load.body(request.receive) as body:
         if content_type == _BATCH:
             lot = await read_aside(body, _read_batch, desk, call, body)
             return await take_in(desk, call, lot)
-        if content_type == _STRUCTURED:
+        if content_type == STRUCTURED:
             lot = await read_aside(body, _read_structured, desk, call, body)
         else:
             lot = await read_aside(body, _read_binary, desk, call, headers, body)
@@ -108,7 +105,7 @@ async def submit_events(request: Request) -> Response:
 async def submit_to_hook(request: Request) -> Response:
     """Take in another system's JSON, read by the mapping of this name."""
     desk = reception(request)
-    call = desk.call(request)
+    call = await desk.call(request)
     mapping = desk.mappings.get(request.path_params["mapping"])
     if mapping is None:
         raise NotFound("there is no such mapping")
@@ -141,9 +138,7 @@ def _read_binary(desk: Reception, call: Call, headers: dict[str, str], body: byt
 
 
 def _read_event(desk: Reception, call: Call, event: CloudEvent) -> Lot:
-    brought = _brought(desk, call, event)
-    items = (item._replace(place={"index": position}) for position, item in brought)
-    return desk.lot(items, call.at)
+    return desk.lot(_brought(desk, call, event), call.at)
 
 
 def _read_batch(desk: Reception, call: Call, body: bytes) -> Lot:
@@ -164,15 +159,10 @@ def _one_of_batch(desk: Reception, call: Call, index: int, document: Any) -> Ite
     except Invalid as refusal:
         yield Item({"index": index}, call.sender, "", refusal)
         return
-    for position, item in brought:
-        yield item._replace(
-            place={"index": index} | ({"position": position} if len(brought) > 1 else {})
-        )
+    for item in brought:
+        position = {"position": item.place["index"]} if len(brought) > 1 else {}
+        yield item._replace(place={"index": index} | position)
 
 
-def _brought(desk: Reception, call: Call, event: CloudEvent) -> Iterator[tuple[int, Item]]:
-    """Yield the items of a CloudEvent, each with its position; an event names its own drill."""
-    sender = Sender(call.sender.client, event.exercise or call.sender.exercise)
-    for position, content in items_of_event(event, desk.mappings, call.at):
-        id = feedback_id_of_event(sender.scoped(event.source), event.id, position)
-        yield position, Item({}, sender, id if isinstance(content, Submission) else "", content)
+def _brought(desk: Reception, call: Call, event: CloudEvent) -> Iterator[Item]:
+    return desk.brought(event, call.sender.client, call.at, call.sender.exercise)

@@ -6,10 +6,9 @@ does not keep everybody else waiting.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
-from itertools import islice
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from starlette.requests import Request
@@ -17,22 +16,19 @@ from starlette.requests import Request
 from rapport.common.auth import Verifier
 from rapport.common.bus.port import Bus
 from rapport.common.clock import Clock
-from rapport.common.errors import FieldProblem, Invalid, TooLarge
-from rapport.common.events.codec import Message, encode
+from rapport.common.errors import FieldProblem, Invalid
+from rapport.common.events.codec import Message
 from rapport.common.events.ids import derived_id
-from rapport.common.people import person_id
 from rapport.intake import domain
 from rapport.intake.api.load import Load
 from rapport.intake.api.memory import Memory
 from rapport.intake.api.publishing import Publisher
 from rapport.intake.domain import Sender, Submission
 from rapport.intake.repository import Statuses
+from rapport.intake.resources import Desk, Item
 
 LARGE: Final = 64 * 1024
 """Bytes of a body from which on it is read in a thread."""
-
-LOT_LIMIT: Final = 1_000
-"""Items of one request."""
 
 KEYS_KEPT: Final = 10_000
 IDS_KEPT: Final = 50_000
@@ -40,15 +36,6 @@ KEY_LENGTH: Final = 200
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Item(NamedTuple):
-    """One item of a call: where it stands in it, from whom, its id, and what it holds."""
-
-    place: Mapping[str, int]
-    sender: Sender
-    id: str
-    content: Submission | Invalid
 
 
 class Call(NamedTuple):
@@ -70,20 +57,8 @@ class Call(NamedTuple):
         return Item(place, self.sender, id, content)
 
 
-class Lot(NamedTuple):
-    """All items of a call, and a message for each good one."""
-
-    items: Sequence[Item]
-    messages: Sequence[Message]
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids of the good items."""
-        return [item.id for item in self.items if isinstance(item.content, Submission)]
-
-
-class Reception:
-    """Takes in what senders bring; see the module's docstring."""
+class Reception(Desk):
+    """Takes in what senders bring over HTTP; see the module's docstring."""
 
     def __init__(
         self,
@@ -94,51 +69,29 @@ class Reception:
         person_key: bytes,
         status_key: bytes,
     ) -> None:
+        super().__init__(clock, mappings, person_key)
         self._publisher = Publisher(bus)
-        self._clock = clock
-        self._person_key = person_key
         self._status_key = blake2b(status_key or secrets.token_bytes(32)).digest()
         self._contents: Memory[str] = Memory(KEYS_KEPT)
         self._recent: Memory[None] = Memory(IDS_KEPT)
         self.statuses = statuses
-        self.mappings = mappings
         self.load = Load()
 
-    def call(self, request: Request) -> Call:
+    async def call(self, request: Request) -> Call:
         """Return what a request's headers say; raises Unauthorized, Forbidden or Invalid."""
         headers: dict[bytes, bytes] = dict(request.scope["headers"])
         token, key = headers.get(b"authorization"), headers.get(b"idempotency-key")
         exercise, prefer = headers.get(b"x-rapport-exercise"), headers.get(b"prefer")
         verifier: Verifier = request.app.state.verifier
-        principal = verifier.authorize(
+        principal = await verifier.authorize(
             token.decode("latin-1") if token else None, "feedback.submit"
         )
         return Call(
             Sender(principal.subject, _exercise(exercise) if exercise is not None else None),
-            self._clock.now(),
+            self.clock.now(),
             _key(key) if key else None,
             _prefers(prefer, b"known") if prefer else False,
         )
-
-    def message(self, submission: Submission, id: str, sender: Sender, at: datetime) -> Message:
-        """Return the message that tells of `submission`."""
-        contact = submission.contact
-        person = person_id(
-            self._person_key, email=contact.email, phone=contact.phone, handles=contact.handles
-        )
-        return encode(domain.admit(submission, id, sender, at, person))
-
-    def lot(self, items: Iterable[Item], at: datetime) -> Lot:
-        """Go through items and make a message of each good one; raises TooLarge over 1,000."""
-        gone_through = list(islice(items, LOT_LIMIT + 1))
-        if len(gone_through) > LOT_LIMIT:
-            raise TooLarge(f"at most {LOT_LIMIT:,} items are taken at once")
-        messages = [
-            self.message(item.content, item.id, item.sender, at)
-            for item in gone_through
-            if isinstance(item.content, Submission)
-        ]
-        return Lot(gone_through, messages)
 
     async def publish(self, call: Call, ids: Sequence[str], messages: Sequence[Message]) -> None:
         """Return once `messages` are durable.

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from rapport.common.direct import DirectRoute
 from rapport.common.events.codec import Message
 from rapport.common.http import Principal, may
-from rapport.intake.api.reception import LOT_LIMIT, Call, Item, Lot, Reception, read_aside
+from rapport.intake.api.reception import Call, Reception, read_aside
 from rapport.intake.api.views import BatchAnswer, Receipt, batch_answer, receipt
 from rapport.intake.domain import (
     Submission,
@@ -17,6 +17,7 @@ from rapport.intake.domain import (
     read_lines,
     read_submission,
 )
+from rapport.intake.resources import LOT_LIMIT, Item, Lot
 
 _LINES: Final = ("ndjson", "jsonl", "json-lines", "jsonlines")
 
@@ -86,7 +87,7 @@ _NDJSON: Final[dict[str, Any]] = {
 async def submit(request: Request) -> Response:
     """Take in one complaint, question, request, praise, survey answer or mention."""
     desk = reception(request)
-    call = desk.call(request)
+    call = await desk.call(request)
     async with desk.load.body(request.receive) as body:
         id, message = await read_aside(body, _read, desk, call, body)
         await desk.publish(call, [id], [message])
@@ -103,7 +104,7 @@ async def submit(request: Request) -> Response:
 async def submit_batch(request: Request) -> Response:
     """Take in many at once: a JSON array, or NDJSON. Good items go through, bad ones are told."""
     desk = reception(request)
-    call = desk.call(request)
+    call = await desk.call(request)
     has_lines = any(name in request.headers.get("content-type", "").lower() for name in _LINES)
     async with desk.load.body(request.receive) as body:
         lot = await read_aside(body, _read_batch, desk, call, body, has_lines)

@@ -9,9 +9,10 @@ from pydantic import BaseModel, Field
 from rapport.common.errors import Invalid
 from rapport.common.events.envelope import Instant
 from rapport.common.http import Problem, problem_of
-from rapport.intake.api.reception import Item, Lot, Reception
+from rapport.intake.api.reception import Reception
 from rapport.intake.domain import reference_of
 from rapport.intake.domain.status import State
+from rapport.intake.resources import Item, Lot
 
 StatusUrl = Annotated[str, Field(description="Where to ask how it stands, from this host's root.")]
 

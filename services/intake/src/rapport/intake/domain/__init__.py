@@ -4,6 +4,7 @@ from rapport.common.strict_json import parse_array, parse_json
 from rapport.intake.domain.admission import Sender, admit
 from rapport.intake.domain.batch import BatchItem, read_array, read_lines
 from rapport.intake.domain.foreign import (
+    STRUCTURED,
     SUBMITTED,
     CloudEvent,
     exercise_id,
@@ -11,6 +12,8 @@ from rapport.intake.domain.foreign import (
     items_of_event,
     read_binary_event,
     read_event,
+    read_record,
+    what_is_wrong,
 )
 from rapport.intake.domain.identity import (
     case_id,
@@ -21,10 +24,12 @@ from rapport.intake.domain.identity import (
     reference_of,
 )
 from rapport.intake.domain.mapping import Mapping, parse_mapping, serving
-from rapport.intake.domain.submission import Submission, read_submission
+from rapport.intake.domain.submission import MAX_AHEAD, Submission, read_submission
 from rapport.intake.domain.translation import apply, apply_all, origin_of
 
 __all__ = [
+    "MAX_AHEAD",
+    "STRUCTURED",
     "SUBMITTED",
     "BatchItem",
     "CloudEvent",
@@ -50,7 +55,9 @@ __all__ = [
     "read_binary_event",
     "read_event",
     "read_lines",
+    "read_record",
     "read_submission",
     "reference_of",
     "serving",
+    "what_is_wrong",
 ]

@@ -27,10 +27,20 @@ _set: Final = object.__setattr__
 
 
 class Sender(NamedTuple):
-    """Who sends: the client that the token names, and the drill that it takes part in, if any."""
+    """Who sends: the client that the token names, and the drill that it takes part in, if any.
+
+    `source` is the system that a CloudEvent comes from. The references in an event are that
+    system's own, whoever passes the event on and whichever way it comes.
+    """
 
     client: str
     exercise: str | None = None
+    source: str | None = None
+
+    @property
+    def scope(self) -> str:
+        """Whose references are meant: those of a client, of a source and of a drill never meet."""
+        return self.scoped(self.client if self.source is None else f"\x1f{self.source}")
 
     def scoped(self, name: str) -> str:
         """Return `name` as ids are derived from it: in a drill, together with the drill's."""
@@ -43,12 +53,13 @@ def admit(
     sender: Sender,
     at: datetime,
     person: str | None = None,
+    traceparent: str | None = None,
 ) -> Event[FeedbackReceived]:
     """Return the event that `submission` came in `at` this time, under the id `feedback`.
 
-    `person` is the id of whoever its contact points lead to.
+    `person` is the id of whoever its contact points lead to, `traceparent` the story it belongs to.
     """
-    case = case_id(sender.scoped(sender.client), submission, feedback)
+    case = case_id(sender.scope, submission, feedback)
     fields = vars(submission) | {
         "feedback_id": feedback,
         "reference": reference_of(feedback),
@@ -72,6 +83,7 @@ def admit(
         correlationid=feedback,
         exercise=sender.exercise,
         historical=submission.historical,
+        traceparent=traceparent,
     )
 
 

@@ -29,6 +29,10 @@ class Scope(NamedTuple):
     whole: Any
 
 
+class Unreadable(Invalid):
+    """What the mapping cannot read; the fields at fault have the names that the mapping knows."""
+
+
 class _Unreadable(Exception):
     """A value at `path` that the mapping cannot take; the document is refused with `reason`."""
 
@@ -58,8 +62,8 @@ def apply_all(
 def apply(mapping: Mapping, item: Any, whole: Any = None) -> dict[str, Any]:
     """Return the submission-shaped dict of one item; `whole` is what `$.` paths start at.
 
-    Raises `Invalid` with one problem for each of the sender's fields that cannot be read. Whether
-    the result is a valid submission is for `read_submission` to say.
+    Raises `Unreadable` with one problem for each of the sender's fields that cannot be read.
+    Whether the result is a valid submission is for `read_submission` to say.
     """
     scope = Scope(item, item if whole is None else whole)
     submission: dict[str, Any] = {}
@@ -75,7 +79,7 @@ def apply(mapping: Mapping, item: Any, whole: Any = None) -> dict[str, Any]:
             if value is not None:
                 place(submission, target, value)
     if problems:
-        raise Invalid(f"mapping {mapping.name} cannot read the document", problems)
+        raise Unreadable(f"mapping {mapping.name} cannot read the document", problems)
     if "rating" in submission and "value" not in submission["rating"]:
         del submission["rating"]
     return submission

@@ -108,11 +108,14 @@ def _is_behind(before: Positions, now: Positions) -> bool:
 def shown_on_stream(record: Record) -> str | None:
     """Return a record's event as JSON without personal data; None for what cannot be read.
 
-    What was addressed to the stream itself keeps its text: it is meant for everyone there.
+    An event that goes back to one group has been told. What was addressed to the stream itself
+    keeps its text: it is meant for everyone there.
     """
     try:
         event = decode(record)
     except Undecodable:
+        return None
+    if event.redrive is not None:
         return None
     data = without_personal(event.data)
     if isinstance(event.data, NotificationDelivered) and event.data.channel == "stream":

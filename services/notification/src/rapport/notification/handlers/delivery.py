@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from rapport.common import tracing
 from rapport.common.aggregate import Due
 from rapport.common.events.envelope import Event
 from rapport.common.events.ids import derived_id
 from rapport.common.events.notifications import NotificationDelivered, NotificationRequested
 from rapport.common.handling import Declared, due, on
-from rapport.common.telemetry import SENT
+from rapport.common.telemetry import SEND_SECONDS, SENT
 from rapport.notification import repository
 from rapport.notification.channels import (
     Delivered,
@@ -61,16 +62,20 @@ async def send(notification: Notification, resources: Resources) -> None:
     if notification.state != "leased":
         return
     outgoing = await _outgoing(notification, resources)
-    outcome = await resources.channels.send(notification.channel, outgoing)
-    attempt = notification.attempts
-    now = resources.engine.clock.now()
-    SENT.labels(notification.channel, type(outcome).__name__.lower()).inc()
-    await resources.engine.change(
-        Notification,
-        notification.id,
-        lambda current: current and record(current, outcome, attempt, now),
-        cause=derived_id("outcome", notification.id, str(attempt)),
-    )
+    channel, attempt = notification.channel, notification.attempts
+    with tracing.calling("notification", f"send {channel}", channel=channel) as call:
+        with SEND_SECONDS.labels(channel).time():
+            outcome = await resources.channels.send(channel, outgoing)
+        if not isinstance(outcome, Delivered):
+            call.error = outcome.reason.value
+        now = resources.engine.clock.now()
+        SENT.labels(channel, type(outcome).__name__.lower()).inc()
+        await resources.engine.change(
+            Notification,
+            notification.id,
+            lambda current: current and record(current, outcome, attempt, now),
+            cause=derived_id("outcome", notification.id, str(attempt)),
+        )
     if isinstance(outcome, Refused) and outcome.disable and notification.stakeholder:
         await _forget(notification, resources)
 

@@ -9,8 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from rapport.common.errors import FieldProblem, Invalid
-from rapport.common.store.fields import Condition, Declaration
+from rapport.common.store.fields import Condition
 from rapport.common.store.port import Range, Where
 from rapport.common.store.sqlite.table import Table, quoted
 
@@ -55,7 +54,7 @@ def page(
 def tally(table: Table, by: Sequence[str], where: Where | None, sums: Sequence[str]) -> Query:
     """Ask for groups: the fields of `by`, the count, the sums."""
     groups = ", ".join(quoted(table.declared.field(name).name) for name in by)
-    totals = [f"total({quoted(_summed(table.declared, name))})" for name in sums]
+    totals = [f"total({quoted(table.declared.summed(name).name)})" for name in sums]
     sql, parameters = _where(list(_terms_of(table, where)))
     columns = ", ".join([*([groups] if by else []), "count(*)", *totals])
     grouping = f"GROUP BY {groups} ORDER BY {groups}" if by else ""
@@ -77,13 +76,6 @@ def next_due(tables: Sequence[Table]) -> Query:
         for table in tables
     )
     return Query(" UNION ALL ".join(each), [])
-
-
-def _summed(declared: Declaration, name: str) -> str:
-    field = declared.field(name)
-    if field.type not in (int, float, bool):
-        raise Invalid(f"{name} has no sum", [FieldProblem(f"/{name}", "expected a number")])
-    return name
 
 
 def _ranges_elsewhere(table: Table, where: Where | None) -> bool:

@@ -10,15 +10,13 @@ from datetime import datetime
 from sqlite3 import Connection
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from rapport.common.aggregate import Aggregate, Fact
-from rapport.common.errors import PermanentError, TemporaryError
+from rapport.common.errors import PermanentError
+from rapport.common.store.documents import read
 from rapport.common.store.fields import Declaration, Primitive, microseconds
 
 Row = tuple[Any, ...]
 
-UPGRADE_DELAY: Final = 30.0
 BACKFILL_ROWS: Final = 500
 
 _TYPES: Final = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "INTEGER", datetime: "INTEGER"}
@@ -74,18 +72,7 @@ class Table:
         Raises TemporaryError where newer code wrote it, PermanentError where it does not fit.
         """
         schema, document = row
-        if issubclass(self.kind, Aggregate) and schema > self.kind.SCHEMA:
-            raise TemporaryError(
-                f"{self.collection} is stored by newer code (schema {schema})", UPGRADE_DELAY
-            )
-        try:
-            return self.kind.__pydantic_validator__.validate_json(document)
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            place = "".join(f"/{step}" for step in first["loc"][:1])
-            raise PermanentError(
-                f"a stored {self.collection} does not fit: {place or 'the whole'}: {first['type']}"
-            ) from None
+        return read(self.kind, schema, document)
 
     def prepare(self, connection: Connection) -> None:
         """Bring table, columns and indexes to what the kind declares."""
@@ -119,10 +106,8 @@ class Table:
             yield field.encode(getattr(item, field.name))
 
     def _indexes(self) -> Iterator[tuple[str, str]]:
-        for fields in dict.fromkeys((*self.kind.INDEXES, (self.kind.ORDER,))):
-            columns = list(dict.fromkeys((*fields, self.kind.ORDER, "id")))
-            if columns != ["id"]:
-                yield self._index(columns)
+        for columns in self.declared.indexes:
+            yield self._index(columns)
         if self.is_aggregate:
             yield self._index(["next_due", "id"], "WHERE next_due IS NOT NULL")
 

@@ -1,0 +1,56 @@
+"""`rapport up`: how much it says is what it was told, and little unless it was told."""
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from click.testing import CliRunner
+
+from rapport.common.errors import TemporaryError
+from rapport.standalone import cli
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[None]:
+    """Leave logging as it was."""
+    before, root = structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.configure(**before)
+    root.handlers, root.level = handlers, level
+
+
+@asynccontextmanager
+async def no_system(*_: Any, **__: Any) -> AsyncIterator[None]:
+    raise TemporaryError("another process has the data directory")
+    yield
+
+
+@pytest.mark.parametrize(("setting", "level"), [(None, "WARNING"), ("DEBUG", "DEBUG")])
+def test_it_logs_from_the_level_that_is_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: str | None, level: str
+) -> None:
+    monkeypatch.setattr(cli, "system", no_system)
+    if setting is not None:
+        monkeypatch.setenv("RAPPORT_LOG_LEVEL", setting)
+    ended = CliRunner().invoke(cli.rapport, ["up", "--data-dir", str(tmp_path)])
+    assert ended.output == "Error: another process has the data directory\n"
+    assert logging.getLevelName(logging.getLogger().level) == level
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("RAPPORT_LOG_LEVEL", "LOUD"), ("OTEL_TRACES_EXPORTER", "zipkin")]
+)
+def test_a_wrong_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cli, "system", no_system)
+    ended = CliRunner().invoke(cli.rapport, ["up", "--data-dir", str(tmp_path)])
+    assert ended.exit_code == 1
+    assert name in ended.output

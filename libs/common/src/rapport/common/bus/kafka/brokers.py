@@ -1,0 +1,210 @@
+"""The brokers, as all parts of this adapter reach them: in bounded time, and with our error words.
+
+Questions about offsets have a client of their own: on the connection of one that fetches, an answer
+waits until a fetch that finds nothing has waited for something, half a second each time.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, Final, Protocol, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, UnsupportedVersionError
+from aiokafka.protocol.admin import ApiVersionRequest
+
+from rapport.common.errors import PermanentError, TemporaryError
+
+REQUEST_SECONDS: Final = 10.0
+ASK_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 15.0
+REQUEST_MS: Final = int(REQUEST_SECONDS * 1000)
+
+OLDEST: Final = "2.4"
+"""The oldest version of Kafka that is supported: the one with all of `NEEDED`."""
+
+NEEDED: Final = {
+    "Produce": (0, 8),
+    "Fetch": (1, 11),
+    "JoinGroup": (11, 5),
+    "InitProducerId": (22, 0),
+}
+"""Requests that a broker must know, each by its number and version."""
+
+log = structlog.get_logger(__name__)
+
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+"""Without brokers it says so many times a second; what matters of that is told by us."""
+
+T = TypeVar("T")
+Versions = Mapping[int, tuple[int, int]]
+
+
+class Client(Protocol):
+    """What consumers and producers have in common."""
+
+    async def start(self) -> None:
+        """Connect."""
+
+    async def stop(self) -> None:
+        """Disconnect."""
+
+
+Some = TypeVar("Some", bound=Client)
+
+
+class Brokers:
+    """The brokers at `servers`, spoken to with the options of `client`."""
+
+    def __init__(self, servers: str, client: Mapping[str, Any]) -> None:
+        self.servers = servers
+        self._options = {
+            "bootstrap_servers": servers,
+            "client_id": "rapport",
+            "request_timeout_ms": REQUEST_MS,
+            **client,
+        }
+        self._asking: AIOKafkaConsumer | None = None
+        self._opening = asyncio.Lock()
+
+    @contextmanager
+    def trouble(self) -> Iterator[None]:
+        """Turn what goes wrong with the brokers into a TemporaryError, or a PermanentError."""
+        try:
+            yield
+        except (IncompatibleBrokerVersion, UnsupportedVersionError, NotImplementedError):
+            raise PermanentError(
+                f"the brokers at {self.servers} are of a version that is not supported"
+            ) from None
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise TemporaryError(
+                f"the brokers at {self.servers} cannot be used: {type(error).__name__}"
+            ) from error
+
+    async def require_version(self) -> None:
+        """Raise PermanentError where a broker is older than `OLDEST`."""
+        client = AIOKafkaClient(**self._options)
+        try:
+            with self.trouble():
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    await client.bootstrap()
+                    node = client.get_random_node()
+                    answer = await client.send(node, ApiVersionRequest())
+        finally:
+            await client.close()
+        versions = {key: (least, most) for key, least, most in answer.api_versions}
+        if lacking := missing_requests(versions):
+            raise PermanentError(
+                f"the brokers at {self.servers} are older than Kafka {OLDEST}: they lack "
+                f"{', '.join(lacking)}"
+            )
+
+    async def consumer(self, **settings: Any) -> AIOKafkaConsumer:
+        """Return a consumer that has been started; the caller closes it."""
+        settings = {"enable_auto_commit": False, "isolation_level": "read_committed", **settings}
+        return await self._opened(AIOKafkaConsumer(**self._options, **settings))
+
+    async def producer(self, **settings: Any) -> AIOKafkaProducer:
+        """Return a producer that has been started; the caller closes it."""
+        return await self._opened(AIOKafkaProducer(**self._options, **settings))
+
+    @asynccontextmanager
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        """Return an admin client while the block runs."""
+        admin = AIOKafkaAdminClient(**self._options)
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await admin.start()
+            yield admin
+        finally:
+            await admin.close()
+
+    async def starts(self, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the offset of each partition's first record that is kept, else its end."""
+        return await self._offsets("beginning_offsets", places)
+
+    async def ends(self, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the offset that the next record of each partition will get."""
+        return await self._offsets("end_offsets", places)
+
+    async def close(self) -> None:
+        """Close the client that asks for offsets; the next question opens another."""
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            await closed(asking)
+
+    async def _opened(self, client: Some) -> Some:
+        try:
+            with self.trouble():
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    await client.start()
+        except BaseException:
+            await closed(client)
+            raise
+        return client
+
+    async def _offsets(
+        self, question: str, places: Collection[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """Ask about all topics at once: the first question about one costs a tenth of a second."""
+        by_topic: dict[str, list[TopicPartition]] = {}
+        for place in places:
+            by_topic.setdefault(place.topic, []).append(place)
+        asking = await self._asked()
+        try:
+            with self.trouble():
+                async with asyncio.timeout(ASK_SECONDS):
+                    answers = await together(
+                        getattr(asking, question)(some) for some in by_topic.values()
+                    )
+        except TemporaryError:
+            if self._asking is asking:
+                await self.close()
+            raise
+        return {place: offset for answer in answers for place, offset in answer.items()}
+
+    async def _asked(self) -> AIOKafkaConsumer:
+        async with self._opening:
+            if self._asking is None:
+                self._asking = await self.consumer()
+            return self._asking
+
+
+async def together(work: Iterator[Awaitable[T]]) -> list[T]:
+    """Return the results of all; where one fails the others are cancelled."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def closed(client: Client) -> None:
+    """Close a client, whatever state it is in; where that fails or takes long, its connections.
+
+    It has a task of its own, for it can end as if it had been cancelled (aiokafka cancels its
+    fetches and awaits them).
+    """
+    stopping = asyncio.ensure_future(client.stop())
+    try:
+        await asyncio.wait({stopping}, timeout=CLOSE_SECONDS)
+        if stopping.done() and not stopping.cancelled() and stopping.exception() is None:
+            return
+    finally:
+        stopping.cancel()
+    inner: AIOKafkaClient = vars(client).get("client") or vars(client)["_client"]
+    with suppress(Exception):
+        async with asyncio.timeout(ASK_SECONDS):
+            await inner.close()
+
+
+def missing_requests(versions: Versions) -> list[str]:
+    """Return the names of what is needed and a broker of these versions does not know."""
+    return [
+        name for name, (key, version) in NEEDED.items() if versions.get(key, (0, -1))[1] < version
+    ]

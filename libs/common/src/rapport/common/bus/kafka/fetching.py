@@ -1,0 +1,135 @@
+"""Fetching: what a consumer gets, as our records, by partition and in order.
+
+Somebody else's record may have anything in it. Bytes that are no text are replaced in a key; what
+the client cannot take apart at all (the name of a header that is not UTF-8 is enough) comes as a
+record without key, value and headers, so that it is dead-lettered with its place and those behind
+it come next. The client loses what it has read when that happens, so it is told to read it again.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import CorruptRecordException, KafkaError
+
+from rapport.common.bus.kafka.brokers import Brokers
+from rapport.common.errors import TemporaryError
+from rapport.common.events.codec import Record
+
+POLL_MS: Final = 500
+PATIENCE_MS: Final = 2_000
+STEPS: Final = 1_000
+PARTITION_BYTES: Final = 256 * 1024
+FETCH_BYTES: Final = 8 * 1024 * 1024
+
+SETTINGS: Final = {
+    "auto_offset_reset": "none",
+    "max_partition_fetch_bytes": PARTITION_BYTES,
+    "fetch_max_bytes": FETCH_BYTES,
+    "fetch_max_wait_ms": POLL_MS,
+}
+"""Of a consumer whose records come through here."""
+
+log = structlog.get_logger(__name__)
+
+Fetched = Mapping[TopicPartition, list[Record]]
+
+
+class Fetching:
+    """Fetches with one consumer; `positions` has the next offset of each partition."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, brokers: Brokers) -> None:
+        self._consumer = consumer
+        self._brokers = brokers
+        self.positions: dict[TopicPartition, int] = {}
+
+    async def some(self) -> Fetched:
+        """Return what has been fetched, or nothing after half a second; raises KafkaError."""
+        try:
+            fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
+        except CorruptRecordException:
+            return await self._one_by_one()
+        except KafkaError:
+            raise
+        except Exception:
+            return await self._one_by_one()
+        return {place: self._records(place, found) for place, found in fetched.items()}
+
+    def _records(self, place: TopicPartition, found: list[ConsumerRecord]) -> list[Record]:
+        self.positions[place] = found[-1].offset + 1
+        return [record_of(one) for one in found]
+
+    async def _one_by_one(self) -> Fetched:
+        """Read each partition by itself, to find the one at fault."""
+        places = self._consumer.assignment() - self._consumer.paused()
+        if not places <= self.positions.keys():
+            raise TemporaryError("records that cannot be read came before their positions")
+        self._rewind(*places)
+        ends = await self._brokers.ends(places)
+        records: dict[TopicPartition, list[Record]] = {}
+        for place in places:
+            if self.positions[place] < ends[place]:
+                records[place] = await self._carefully(place)
+        return {place: some for place, some in records.items() if some}
+
+    async def _carefully(self, place: TopicPartition) -> list[Record]:
+        try:
+            fetched = await self._consumer.getmany(place, timeout_ms=PATIENCE_MS)
+        except CorruptRecordException:
+            return await self._step_over(place)
+        except KafkaError:
+            raise
+        except Exception:
+            return await self._step_over(place)
+        return self._records(place, fetched[place]) if place in fetched else []
+
+    async def _step_over(self, place: TopicPartition) -> list[Record]:
+        """Read record by record until those that cannot be read are behind us."""
+        self._rewind(place)
+        records: list[Record] = []
+        unread = 0
+        while len(records) < STEPS:
+            try:
+                fetched = await self._consumer.getmany(place, timeout_ms=PATIENCE_MS, max_records=1)
+            except Exception as error:
+                if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
+                    raise
+                records.append(self._unreadable(place))
+                unread += 1
+                continue
+            if place not in fetched:
+                break
+            records += self._records(place, fetched[place])
+            if unread:
+                break
+        log.warning("bus.unreadable", topic=place.topic, partition=place.partition, records=unread)
+        return records
+
+    def _unreadable(self, place: TopicPartition) -> Record:
+        offset = self.positions[place]
+        self.positions[place] += 1
+        self._rewind(place)
+        return Record(place.topic, place.partition, offset, 0, None, None, ())
+
+    def _rewind(self, *places: TopicPartition) -> None:
+        for place in places:
+            self._consumer.seek(place, self.positions[place])
+
+
+def record_of(found: ConsumerRecord) -> Record:
+    """Return what the client has read as our record."""
+    key, headers = found.key, found.headers
+    for _, value in headers:
+        if value is None:
+            headers = tuple((name, value or b"") for name, value in headers)
+            break
+    return Record(
+        found.topic,
+        found.partition,
+        found.offset,
+        found.timestamp,
+        None if key is None else key.decode(errors="replace"),
+        found.value,
+        headers,
+    )

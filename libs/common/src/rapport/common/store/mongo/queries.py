@@ -1,0 +1,90 @@
+"""The reading questions, as MongoDB takes them: conditions on declared fields, pages, tallies.
+
+What an aggregate is looked by is asked with `LIVE`, which every index of ours is limited to, so no
+read steps over tombstones.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, cast
+
+from rapport.common.store.fields import Condition, Declaration, Primitive
+from rapport.common.store.mongo.client import Document
+from rapport.common.store.port import Range, Where
+
+LIVE: Final[Document] = {"schema": {"$exists": True}}
+IS_DUE: Final[Document] = {"next_due": {"$exists": True}}
+IS_WAITING: Final[Document] = {"waiting_since": {"$exists": True}}
+
+_OWN: Final = {"id": "_id", "version": "version", "next_due": "next_due"}
+
+
+def path(name: str) -> str:
+    """Return where a declared field is in a document."""
+    return _OWN.get(name, f"fields.{name}")
+
+
+def matching(declared: Declaration, where: Where | None, *terms: Document) -> Document:
+    """Return the filter for what `where` and all of `terms` ask for; raises Invalid."""
+    found = [term for term in terms if term]
+    for name, condition in declared.conditions(where):
+        found.extend({path(name): wanted} for wanted in _conditions(condition))
+    return {"$and": found} if len(found) > 1 else dict(*found)
+
+
+def behind(declared: Declaration, cursor: str | None, *, newest_first: bool) -> Document:
+    """Return the filter for what follows a cursor; raises Invalid.
+
+    The first bound is where an index is entered, the others tell apart what shares that place.
+    """
+    if cursor is None:
+        return {}
+    place, id = declared.place(cursor)
+    order, beyond = path(declared.order.name), "$lt" if newest_first else "$gt"
+    if order == "_id":
+        return {"_id": {beyond: id}}
+    further: list[Document] = [{order: {beyond: place}}, {"_id": {beyond: id}}]
+    return {order: {f"{beyond}e": place}, "$or": further}
+
+
+def sorting(declared: Declaration, *, newest_first: bool) -> list[tuple[str, int]]:
+    """Return what a kind's lists are sorted by."""
+    way = -1 if newest_first else 1
+    return [(name, way) for name in dict.fromkeys((path(declared.order.name), "_id"))]
+
+
+def placed(declared: Declaration, found: Document) -> Primitive:
+    """Return the place of a document in its kind's lists, for a cursor."""
+    place: Any = found
+    for step in path(declared.order.name).split("."):
+        place = place[step]
+    return cast(Primitive, place)
+
+
+def tally(
+    declared: Declaration, by: Sequence[str], matched: Document, sums: Sequence[str]
+) -> list[Document]:
+    """Return the stages that count groups, in order of their values; raises Invalid.
+
+    A group answers its `_id`, a list of the values, and `count`, `sum0`, `sum1` and so on.
+    """
+    group: Document = {"_id": [f"${path(declared.field(name).name)}" for name in by]}
+    totals = {
+        f"sum{place}": {"$sum": f"${path(declared.summed(name).name)}"}
+        for place, name in enumerate(sums)
+    }
+    return [{"$match": matched}, {"$group": group | {"count": {"$sum": 1}} | totals}, *_BY_GROUP]
+
+
+_BY_GROUP: Final[list[Document]] = [{"$sort": {"_id": 1}}]
+
+
+def _conditions(condition: Condition) -> Iterator[Any]:
+    if isinstance(condition, Range):
+        if condition.start is not None:
+            yield {"$gte": condition.start}
+        if condition.end is not None:
+            yield {"$lt": condition.end}
+    elif isinstance(condition, list):
+        yield {"$in": condition}
+    else:
+        yield condition
