@@ -10,8 +10,8 @@ FastAPI handler of the same model. The client keeps 64 connections busy from ano
 import asyncio
 import json
 import multiprocessing
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from multiprocessing.connection import Connection
@@ -33,6 +33,7 @@ from starlette.types import ASGIApp
 from benchmarks.harness import Row, compare_async, print_table
 from rapport.common.auth import Signer, Verifier
 from rapport.common.bus.embedded import EmbeddedBus
+from rapport.common.bus.port import Bus
 from rapport.common.clock import SystemClock
 from rapport.common.events.codec import Message
 from rapport.common.http import Front, operations
@@ -90,11 +91,22 @@ def message_of(sent: Plain, id: str) -> Message:
     return Message("rapport.feedback", id, PLAIN.dump_json(sent), headers)
 
 
+App = Callable[[Path], AbstractAsyncContextManager[ASGIApp]]
+"""What is served, with a folder of its own."""
+
+
 @asynccontextmanager
 async def intake(folder: Path) -> AsyncIterator[ASGIApp]:
     """Rapport's intake, as `rapport up` serves it."""
+    async with intake_over(EmbeddedBus(folder / "bus.db"), folder) as app:
+        yield app
+
+
+@asynccontextmanager
+async def intake_over(bus: Bus, folder: Path) -> AsyncIterator[ASGIApp]:
+    """Rapport's intake over a bus, behind the front that `rapport up` has."""
     settings = SERVICE.settings.load(store=f"sqlite:{folder}", auth_keys=folder / "verify.json")
-    clock, bus = SystemClock(), EmbeddedBus(folder / "bus.db")
+    clock = SystemClock()
     verifier = Verifier.from_file(settings.auth_keys, "rapport", "rapport")
     running = Running(SERVICE, settings, bus, open_store(settings, SERVICE), clock, verifier)
     await bus.start()
@@ -136,20 +148,13 @@ async def stock_fastapi(folder: Path) -> AsyncIterator[ASGIApp]:
     await bus.stop()
 
 
-SERVERS: Final = {
-    "intake": intake,
-    "bare Starlette route": bare_starlette,
-    "stock FastAPI handler": stock_fastapi,
-}
-
-
-def serve(name: str, folder: str, parent: Connection) -> None:
+def serve(app: App, folder: str, parent: Connection) -> None:
     """Serve until the parent says so (in a child process)."""
 
     configure_logs("WARNING")
 
     async def serving() -> None:
-        async with SERVERS[name](Path(folder)) as app, listening(app, "127.0.0.1", 0) as port:
+        async with app(Path(folder)) as served, listening(served, "127.0.0.1", 0) as port:
             parent.send(port)
             await asyncio.to_thread(parent.recv)
 
@@ -157,13 +162,13 @@ def serve(name: str, folder: str, parent: Connection) -> None:
 
 
 @contextmanager
-def server(name: str) -> Iterator[tuple[int, str]]:
+def server(app: App) -> Iterator[tuple[int, str]]:
     """Run one of the servers in a child process; gives its port and a token that it accepts."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     with TemporaryDirectory() as folder:
         token = Signer.open(Path(folder)).mint("bench", ["publisher"])
-        process = spawn.Process(target=serve, args=(name, folder, theirs), daemon=True)
+        process = spawn.Process(target=serve, args=(app, folder, theirs), daemon=True)
         process.start()
         yield ours.recv(), token
         ours.send(None)
@@ -252,15 +257,18 @@ async def load(port: int, sent: Sequence[bytes]) -> float:
     return REQUESTS / (perf_counter() - started)
 
 
-async def compared() -> list[Row]:
+async def compared(what: str, ours: App, bare: App, stock: App) -> list[Row]:
     """Measure intake against both of the others."""
     rows = []
-    with server("intake") as (port, token):
+    with server(ours) as (port, token):
         sent = requests(token)
-        for name, at_least in (("bare Starlette route", 0.85), ("stock FastAPI handler", 1.7)):
-            with server(name) as (other, _):
+        for name, app, at_least in (
+            ("bare Starlette route", bare, 0.85),
+            ("stock FastAPI handler", stock, 1.7),
+        ):
+            with server(app) as (other, _):
                 row = await compare_async(
-                    f"POST {PATH}, {CONNECTIONS} connections",
+                    what,
                     name,
                     partial(load, port, sent),
                     partial(load, other, sent),
@@ -273,7 +281,8 @@ async def compared() -> list[Row]:
 
 def run() -> list[Row]:
     """Return the rows of the report."""
-    return uvloop.run(compared())
+    what = f"POST {PATH}, {CONNECTIONS} connections"
+    return uvloop.run(compared(what, intake, bare_starlette, stock_fastapi))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 Token = Callable[[str, Sequence[str]], str]
 Urls = Callable[[], Mapping[str, Sequence[str]]]
 
-PATIENCE: Final = 60.0
+PATIENCE: Final = 120.0
 """Seconds until somebody who waits gives up; nobody who gets an answer waits that long."""
 
 PAUSE: Final = 0.05

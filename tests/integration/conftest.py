@@ -4,7 +4,9 @@
 and a database of its own, where `make test` has found what it takes to start them.
 """
 
+import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
@@ -15,14 +17,14 @@ import servers
 from servers import HOST, REPLICA_SET, Server
 
 from rapport.common.events.codec import Message
+from rapport.common.settings import Settings
 from rapport.standalone.demo.receivers import MailServer, Outside, outside
-from rapport.standalone.processes import Processes, processes
+from rapport.standalone.processes import Processes, apply_topics, processes
 from rapport.standalone.system import System, system
 
 from .clients import Rapport
 
 Up = System | Processes
-Settings = Mapping[str, Any]
 
 
 class Installation:
@@ -81,11 +83,23 @@ def mail(world: Outside) -> MailServer:
     return world.mail
 
 
-@pytest.fixture
-def kafka(tmp_path: Path) -> Iterator[Server]:
-    """A Kafka broker of one's own."""
+@pytest.fixture(scope="session")
+def kafka_with_topics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a broker that has our topics and has been stopped: what others begin with."""
     if not os.environ.get("RAPPORT_TEST_KAFKA"):
         pytest.skip("there is no Kafka here: `make test` starts one where Java and Maven are")
+    folder = tmp_path_factory.mktemp("kafka")
+    broker = servers.kafka(folder, servers.fetch_kafka())
+    broker.start()
+    asyncio.run(apply_topics(Settings.load(bus=f"kafka://{broker.address}")))
+    broker.stop()
+    return folder
+
+
+@pytest.fixture
+def kafka(tmp_path: Path, kafka_with_topics: Path) -> Iterator[Server]:
+    """A Kafka broker of one's own."""
+    shutil.copytree(kafka_with_topics / "data", tmp_path / "kafka" / "data")
     broker = servers.kafka(tmp_path / "kafka", servers.fetch_kafka())
     broker.start()
     yield broker
@@ -104,7 +118,7 @@ def store(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def outside_settings(world: Outside) -> Settings:
+def outside_settings(world: Outside) -> Mapping[str, Any]:
     """How the system reaches who is outside."""
     return {
         "smtp_host": HOST,
@@ -116,7 +130,7 @@ def outside_settings(world: Outside) -> Settings:
 
 @pytest.fixture
 async def distributed(
-    tmp_path: Path, outside_settings: Settings, kafka: Server, store: Server
+    tmp_path: Path, outside_settings: Mapping[str, Any], kafka: Server, store: Server
 ) -> AsyncIterator[Installation]:
     """A running installation of one's own, a process per service; its logs are kept beside it."""
     settings = {
@@ -139,7 +153,9 @@ async def distributed(
 
 
 @pytest.fixture
-async def embedded(tmp_path: Path, outside_settings: Settings) -> AsyncIterator[Installation]:
+async def embedded(
+    tmp_path: Path, outside_settings: Mapping[str, Any]
+) -> AsyncIterator[Installation]:
     """A running installation of one's own, all of it in this process."""
     installation = Installation(
         lambda: system(tmp_path / "data", port=0, settings=outside_settings)

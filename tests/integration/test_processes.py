@@ -12,15 +12,23 @@ from itertools import count
 from typing import Final
 
 import httpx2
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from pymongo import MongoClient
 from servers import Server
 
 from rapport.common.events.topics import DEAD_LETTERS
+from rapport.common.settings import Settings
+from rapport.standalone.processes import Processes, consumers, kafka_servers
 from rapport.standalone.system import SERVICES
 
 from .clients import Json, Rapport, eventually
 from .conftest import Installation
 
 CUSTOMERS: Final = 4
+BREATH_SECONDS: Final = 0.2
+"""What a customer pauses between two messages, for the sake of the test's small database."""
+
 PER_CONVERSATION: Final = 2
 
 NEWER: Final = """
@@ -79,11 +87,36 @@ class Customers:
             self.answers[answer.status_code] += 1
             if answer.status_code == 202:
                 self.accepted[item["source_ref"]] = item | answer.json()
+            await asyncio.sleep(BREATH_SECONDS)
+
+
+async def left_over(up: Processes) -> int:
+    """Return how much nobody has read or published yet, also of what the dead have left behind."""
+    settings = Settings.load(**up.settings)
+    unread = 0
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_servers(settings))
+    await admin.start()
+    try:
+        for group, topics in consumers().items():
+            ends = await up.bus.ends(topics)
+            done = await admin.list_consumer_group_offsets(group)
+            unread += sum(end - done[TopicPartition(*place)].offset for place, end in ends.items())
+    finally:
+        await admin.close()
+    with MongoClient[Json](settings.store) as store:
+        waiting = [
+            store[database][collection].count_documents({"waiting_since": {"$exists": True}})
+            for database in store.list_database_names()
+            if database.startswith("rapport_")
+            for collection in store[database].list_collection_names()
+        ]
+    return unread + sum(waiting)
 
 
 async def check(installation: Installation, customers: Customers) -> None:
     """Everything that was accepted has had its effects, each once."""
-    rapport = installation.client
+    rapport, up = installation.client, installation.processes
+    await rapport.until(lambda: left_over(up), lambda left: not left, "something is left over")
     await rapport.settled()
     assert await rapport.figure("feedback") == len(customers.accepted)
     messages = Counter(item["thread_ref"] for item in customers.accepted.values())

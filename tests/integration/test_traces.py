@@ -3,6 +3,7 @@
 Played where all of it runs in one process, so that the spans of every service can be seen.
 """
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from rapport.common import tracing
+from rapport.common.events.codec import Message
+from rapport.common.events.topics import INBOUND
 from rapport.standalone.demo.receivers import MailServer
 
 from .clients import Rapport
@@ -109,3 +112,33 @@ async def test_a_complaint_and_its_answer_are_traced_from_the_request_to_the_e_m
     everything = "".join(span.to_json() for span in spans)
     for personal in ("robin", "Robin", "support.example", "kettle", "sorry", receipt["status_url"]):
         assert personal not in everything
+
+
+async def test_a_record_of_another_system_goes_on_with_its_trace(
+    rapport: Rapport, embedded: Installation, told: InMemorySpanExporter
+) -> None:
+    event = {
+        "specversion": "1.0",
+        "id": "order 7 of robin1@example.org",
+        "source": "/shop",
+        "type": "rapport.feedback.submitted.v1",
+        "data": complaint(),
+    }
+    headers = (
+        ("content-type", b"application/cloudevents+json"),
+        ("traceparent", CALLER.encode()),
+    )
+    await embedded.publish(Message(INBOUND.name, "7", json.dumps(event).encode(), headers))
+    await rapport.until(
+        lambda: rapport.all("/routing/v1/cases"), lambda cases: len(cases) == 1, "no case"
+    )
+    await rapport.settled()
+
+    story = ["rapport-intake: process rapport.inbound", *ALERT[1:]]
+    spans = list(told.get_finished_spans())
+    [first] = [span for span in spans if name(span) == story[0]]
+    assert first.context is not None
+    assert first.parent is not None
+    assert f"00-{first.context.trace_id:032x}-{first.parent.span_id:016x}-01" == CALLER
+    assert [path_to(span, spans) for span in spans].count(story) == 2
+    assert "robin" not in "".join(span.to_json() for span in spans)

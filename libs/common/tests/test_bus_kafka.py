@@ -181,9 +181,11 @@ async def opened(run: str, timing: Timing) -> AsyncIterator[KafkaBus]:
     await apply(SERVERS, {}, topics_of(run), {})
     bus = KafkaBus(SERVERS, topics=topics_of(run), timing=timing)
     await bus.start()
-    yield bus
-    await bus.stop()
-    await delete(topics_of(run))
+    try:
+        yield bus
+    finally:
+        await bus.stop()
+        await delete(topics_of(run))
 
 
 @pytest.fixture
@@ -463,7 +465,7 @@ async def test_what_waits_for_a_slow_handler_waits_at_the_broker(bus: KafkaBus, 
     await soon(reader.started.wait())
     for _ in range(20):
         await bus.publish([Message(letters, "a", bytes(large), ())] * 20)
-    ((_, lane),) = (subscription._lanes or {}).items()
+    (lane,) = (subscription._lanes or {}).values()
     async with asyncio.timeout(PATIENCE):
         while not lane.is_full:
             await bus.ends([letters])
@@ -489,6 +491,31 @@ async def test_lag_is_known_with_the_partitions(bus: KafkaBus, run: str) -> None
     await subscription.stop()
     with pytest.raises(TemporaryError):
         await subscription.lag()
+
+
+@needs_kafka
+async def test_a_consumer_that_stands_still_is_replaced(run: str) -> None:
+    """As one does at times after a broker's restart; here it is paused behind the reader's back."""
+    async with opened(run, replace(QUICK, stall=1.0)) as bus:
+        _, letters = topics_of(run)
+        reader = Reader()
+        subscription = await bus.subscribe(f"group.{run}", [letters], reader)
+        await bus.publish(numbered(letters, "a", 3))
+        await reader.until(3)
+        stuck = subscription._consumer
+        assert stuck is not None
+        (lane,) = (subscription._lanes or {}).values()
+
+        async def idle() -> bool:
+            return lane.is_idle
+
+        await until(idle)
+        stuck.pause(TopicPartition(letters, 0))
+        await bus.publish(numbered(letters, "a", 3, first=3))
+        assert (await subscription.lag()).records == 3
+        assert texts(await reader.until(6)) == [f"a-{number}" for number in range(6)]
+        assert subscription._consumer is not stuck
+        await subscription.stop()
 
 
 async def test_a_bus_without_brokers_is_trouble_that_passes() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -67,7 +67,7 @@ class Bus:
 
     def tail(
         self, topics: Sequence[str], after: Any = None, *, until: Any = None
-    ) -> AsyncIterator[Sequence[Record]]:
+    ) -> AsyncGenerator[Sequence[Record], None]:
         raise NotImplementedError
 
     async def starts(self, topics: Sequence[str]) -> dict[Position, int]:

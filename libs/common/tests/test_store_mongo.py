@@ -55,6 +55,17 @@ DRIVERS: list[Driver] = ["pymongo", "motor"]
 needs_server = pytest.mark.skipif(
     not URI, reason="no MongoDB-protocol server: `make test` starts one"
 )
+pytestmark = pytest.mark.filterwarnings(
+    # PyMongo's monitor, cancelled while it connects, forgets its socket.
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_sockets() -> Iterator[None]:
+    """They are collected here, where they are known, and not in another test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -469,19 +480,11 @@ async def server(hello: dict[str, Any] | None) -> AsyncIterator[str]:
     async with listening:
         port = listening.sockets[0].getsockname()[1]
         yield f"mongodb://127.0.0.1:{port}/?directConnection=true&serverSelectionTimeoutMS=500"
-    gc.collect()  # here, where that is known, and not in another test
-
-
-drivers_leave_sockets = pytest.mark.filterwarnings(
-    # PyMongo's monitor, cancelled while it connects, forgets its socket.
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)
 
 
 PRIMARY: dict[str, Any] = {"ok": 1, "isWritablePrimary": True, "maxWireVersion": 17}
 
 
-@drivers_leave_sockets
 @pytest.mark.parametrize("wire_version", [6, 13])
 async def test_a_server_that_is_too_old_is_refused_by_name(
     driver: Driver, wire_version: int
@@ -491,14 +494,12 @@ async def test_a_server_that_is_too_old_is_refused_by_name(
             await MongoStore(uri, "old", KINDS, driver=driver).start()
 
 
-@drivers_leave_sockets
 async def test_a_server_that_takes_no_writes_is_trouble(driver: Driver) -> None:
     async with server(PRIMARY | {"isWritablePrimary": False, "secondary": True}) as uri:
         with pytest.raises(TemporaryError, match="not the primary"):
             await MongoStore(uri, "secondary", KINDS, driver=driver).start()
 
 
-@drivers_leave_sockets
 async def test_a_server_that_does_not_answer_is_trouble(driver: Driver) -> None:
     async with server(None) as uri, asyncio.timeout(30):
         with pytest.raises(TemporaryError):

@@ -188,7 +188,6 @@ async def test_an_event_that_leads_on_is_a_span_between_the_one_before_and_what_
     assert processed.attributes == {
         "messaging.system": "embedded",
         "messaging.operation.name": "process",
-        "messaging.operation.type": "process",
         "messaging.destination.name": "rapport.feedback",
         "messaging.destination.partition.id": "0",
         "messaging.consumer.group.name": "shop",

@@ -48,8 +48,11 @@ class Cause:
     traceparent: str | None = None
 
     @classmethod
-    def of(cls, event: Event[EventData]) -> "Cause":
-        """Return the cause that `event` is to what follows from it."""
+    def of(cls, event: Event[EventData], traceparent: str | None = None) -> "Cause":
+        """Return the cause that `event` is to what follows from it.
+
+        `traceparent` carries the span of its handling on, where there is one.
+        """
         return cls(
             id=event.id,
             time=event.time,
@@ -57,7 +60,7 @@ class Cause:
             exercise=event.exercise,
             historical=event.historical,
             hops=event.hops + 1,
-            traceparent=event.traceparent,
+            traceparent=traceparent or event.traceparent,
         )
 
 

@@ -140,6 +140,16 @@ PERSONAL_KEYS: Final = frozenset(
 )
 
 
+QUIETED: Final = {
+    "aiokafka": "WARNING",
+    "aiokafka.consumer.group_coordinator": "CRITICAL",  # our own reader tells what matters
+    "httpx2": "WARNING",
+    "pymongo": "WARNING",
+    "uvicorn": "WARNING",
+}
+"""Libraries that tell more than operators want to know, and from which level on they are heard."""
+
+
 def hide_personal(
     logger: Any, method: str, entry: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
@@ -202,3 +212,5 @@ def configure_logs(level: str = "INFO") -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    for library, least in QUIETED.items():
+        logging.getLogger(library).setLevel(least)

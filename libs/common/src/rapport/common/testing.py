@@ -10,7 +10,7 @@ story:
     assert routing.published(HandoverExpired).data.returned_to == "ana"
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -79,7 +79,7 @@ class RecordingBus:
         after: Mapping[Position, int] | None = None,
         *,
         until: Mapping[Position, int] | None = None,
-    ) -> AsyncIterator[Sequence[Record]]:
+    ) -> AsyncGenerator[Sequence[Record], None]:
         """Yield once what was published to `topics` after the positions given."""
         from_offset = max((after or {}).values(), default=-1)
         found = [

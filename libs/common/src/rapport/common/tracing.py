@@ -280,7 +280,6 @@ class Batch:
         shared: dict[str, Attribute] = {
             "messaging.system": self._system,
             "messaging.operation.name": "process",
-            "messaging.operation.type": "process",
             "messaging.destination.name": first.topic,
             "messaging.destination.partition.id": str(first.partition),
             "messaging.consumer.group.name": self._service,
@@ -343,7 +342,6 @@ def publishing(service: str, system: str, messages: Sequence[Message]) -> Iterat
     attributes: dict[str, Attribute] = {
         "messaging.system": system,
         "messaging.operation.name": "publish",
-        "messaging.operation.type": "send",
         "messaging.batch.message_count": len(messages),
     }
     error = None

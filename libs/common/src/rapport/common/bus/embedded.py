@@ -7,7 +7,7 @@ so that reading and writing never wait for each other.
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -117,7 +117,7 @@ class EmbeddedBus:
         after: Mapping[Position, int] | None = None,
         *,
         until: Mapping[Position, int] | None = None,
-    ) -> AsyncIterator[Sequence[Record]]:
+    ) -> AsyncGenerator[Sequence[Record], None]:
         """Read without a group until the bus stops; see the port."""
         given = after or {}
         positions = {

@@ -9,7 +9,6 @@ adapters know nothing of retries.
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from time import perf_counter
@@ -214,11 +213,8 @@ class Pipeline:
                     continue
                 if key is not None:
                     decide = partial(_call, handler, event, prepared)
-                    cause = Cause.of(event)
-                    if spans is not None:
-                        carried = spans.traceparent(record, event.traceparent)
-                        cause = replace(cause, traceparent=carried)
-                    step = Step(cause, decide, event)
+                    carried = spans.traceparent(record, event.traceparent) if spans else None
+                    step = Step(Cause.of(event, carried), decide, event)
                     owners[id(step)] = record
                     steps[handler.changes][key].append(step)
         return steps, owners

@@ -17,7 +17,7 @@ Promises, kept by every adapter and held to by `tests/contract/bus.py`:
   PermanentError. A key, value or header comes back as it was, byte for byte.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -78,8 +78,10 @@ class Readable(Protocol):
         after: Mapping[Position, int] | None = None,
         *,
         until: Mapping[Position, int] | None = None,
-    ) -> AsyncIterator[Sequence[Record]]:
+    ) -> AsyncGenerator[Sequence[Record], None]:
         """Read without a group, until the bus stops; each item is of one partition.
+
+        Whoever stops before that closes it (`contextlib.aclosing`), and with it what it holds open.
 
         Starts after the given offsets (-1 is before the first), in a partition without one at its
         end. Not given at all, it starts at the ends at the time it is first awaited. With `until`,

@@ -5,7 +5,7 @@ Nothing is locked or written, so it disturbs nobody; it looks for what is new a 
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -50,7 +50,7 @@ class Spectator:
         after: Mapping[Position, int] | None = None,
         *,
         until: Mapping[Position, int] | None = None,
-    ) -> AsyncIterator[Sequence[Record]]:
+    ) -> AsyncGenerator[Sequence[Record], None]:
         """Read without a group until this is stopped; see the port."""
         given = after or {}
         positions = {

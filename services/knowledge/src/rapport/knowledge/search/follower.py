@@ -8,7 +8,7 @@ before the first reading, so nothing falls in between. After trouble all of it b
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Final
 
 import structlog
@@ -84,8 +84,9 @@ class Follower:
         while True:
             try:
                 after = positions or await self._read_everything()
-                async for records in self._bus.tail(TOPICS, after):
-                    self._catalogue.show(await self._repository.some(told_of(records)))
+                async with aclosing(self._bus.tail(TOPICS, after)) as read:
+                    async for records in read:
+                        self._catalogue.show(await self._repository.some(told_of(records)))
                 return
             except RapportError as trouble:
                 log.warning("catalogue.behind", reason=trouble.reason)

@@ -6,7 +6,8 @@ on from now. Every 15 seconds of silence a comment keeps the connection open.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Annotated, Final
 
 from fastapi import Depends, Header
@@ -75,21 +76,23 @@ async def stream(
     yield ServerSentEvent(comment="connected")
     while True:
         try:
-            async for event in _events(bus, positions):
-                yield event
+            async with aclosing(_events(bus, positions)) as events:
+                async for event in events:
+                    yield event
             return
         except Expired:
             positions = await _now(bus)
             yield _reset(positions)
 
 
-async def _events(bus: Bus, positions: Positions) -> AsyncIterator[ServerSentEvent]:
-    async for records in bus.tail(STREAMED, dict(positions)):
-        for record in records:
-            positions[record.topic, record.partition] = record.offset
-            shown = shown_on_stream(record)
-            if shown is not None:
-                yield ServerSentEvent(raw_data=shown, id=_last_event_id(positions))
+async def _events(bus: Bus, positions: Positions) -> AsyncGenerator[ServerSentEvent, None]:
+    async with aclosing(bus.tail(STREAMED, dict(positions))) as read:
+        async for records in read:
+            for record in records:
+                positions[record.topic, record.partition] = record.offset
+                shown = shown_on_stream(record)
+                if shown is not None:
+                    yield ServerSentEvent(raw_data=shown, id=_last_event_id(positions))
 
 
 def _reset(positions: Positions) -> ServerSentEvent:

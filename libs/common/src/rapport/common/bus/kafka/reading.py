@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import (
     CommitFailedError,
     IllegalStateError,
@@ -196,7 +196,11 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._clock.sleep(pause_after(error, tries))
 
     async def _connect(self) -> None:
-        """Open a consumer and join; its assignor remembers in its class, so it has a class."""
+        """Open a consumer and join its group.
+
+        Partitions go round, so that every member gets some of each topic, the busy ones included. A
+        sticky assignment would save nothing: all lanes are left at a rebalance anyway.
+        """
         timing = self._timing
         self._broken.clear()
         self._unassigned_since = monotonic()
@@ -206,7 +210,7 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
             heartbeat_interval_ms=_ms(timing.heartbeat),
             rebalance_timeout_ms=_ms(timing.rebalance),
             max_poll_interval_ms=_ms(timing.poll),
-            partition_assignment_strategy=(type("Sticky", (StickyPartitionAssignor,), {}),),
+            partition_assignment_strategy=(RoundRobinPartitionAssignor,),
             **SETTINGS,
         )
         self._consumer = consumer

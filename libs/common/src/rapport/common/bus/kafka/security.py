@@ -6,7 +6,6 @@ it ends.
 
 import asyncio
 import ssl
-from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Final
 
@@ -156,9 +155,11 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
             ) from None
 
 
-def _token_of(answer: Mapping[str, Any]) -> tuple[str, float]:
+def _token_of(answer: object) -> tuple[str, float]:
     """Return a token and its life in seconds; raises ValueError where there is none."""
-    token = answer.get("access_token")
-    if not isinstance(token, str) or not token:
-        raise ValueError("no access_token")
-    return token, float(answer.get("expires_in", DEFAULT_LIFE_SECONDS))
+    match answer:
+        case {"access_token": str(token), "expires_in": int() | float() | str() as life}:
+            return token, float(life)
+        case {"access_token": str(token)}:
+            return token, DEFAULT_LIFE_SECONDS
+    raise ValueError("no access_token")

@@ -70,8 +70,8 @@ async def apply(
         found = await _describe(brokers, topics)
         done += await _correct(brokers, topics, found)
         wrong = _wrong_partitions(topics, found)
-        for group, names in groups.items():
-            more, trouble = await _seed(brokers, group, _places(topics, names))
+        seeding = (_seed(brokers, name, _places(topics, read)) for name, read in groups.items())
+        for more, trouble in await together(seeding):
             done += more
             wrong += trouble
     finally:

@@ -1,7 +1,7 @@
 """The reading questions, as MongoDB takes them: conditions on declared fields, pages, tallies.
 
-What an aggregate is looked by is asked with `LIVE`, which every index of ours is limited to, so no
-read steps over tombstones.
+What an aggregate is looked by is asked with `LIVE`. The index of the list order is limited to it,
+and tombstones lack what other indexes begin with, so no read steps over them.
 """
 
 from collections.abc import Iterator, Sequence

@@ -130,7 +130,8 @@ class Shape:
 
     def _indexes(self) -> Iterator[tuple[str, Document]]:
         for columns in self.declared.indexes:
-            yield _index(columns, [path(name) for name in columns], self.live)
+            only = self.live if columns[0] == self.declared.order.name else {}
+            yield _index(columns, [path(name) for name in columns], only)
         yield _index(["shape"], ["shape"], {})
         if self.is_aggregate:
             yield _index(["next_due", "id"], ["next_due", "_id"], IS_DUE)
