@@ -42,14 +42,14 @@ run: install ## Run the whole system on port 8080 (ARGS="--data-dir D --port P")
 	$(BIN)/rapport up $(ARGS)
 
 test: install ## Run the tests, on the real servers too where Java and Maven are (ARGS="-k NAME" for some)
-	$(BIN)/python deploy/local/servers.py run -- $(BIN)/pytest --numprocesses auto $(ARGS)
+	$(BIN)/python deploy/local/servers.py run -- $(BIN)/pytest --numprocesses auto -rs $(ARGS)
 
 check: install ## Format, lint, types, layers, documents
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --quiet -rs libs/common/tests/test_contract_documents.py tests
+	$(BIN)/pytest --quiet -rs libs/common/tests/test_contract_documents.py $(wildcard tests/test_*.py)
 
 bench: install ## Measure, each against a named baseline in the same run (ARGS=NAME for one)
 	$(BIN)/python -m benchmarks $(ARGS)

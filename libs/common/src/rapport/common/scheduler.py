@@ -169,13 +169,19 @@ class Scheduler:
             return False
         if self._held_since is None:
             self._held_since = now
-            log.warning("scan.held", service=self._engine.service)
-        return now - self._held_since < HOLD_LIMIT
+            log.info("scan.held", service=self._engine.service)
+        if now - self._held_since < HOLD_LIMIT:
+            return True
+        log.warning("scan.goes_on_behind", service=self._engine.service)
+        return False
 
     async def _is_behind(self) -> bool:
         """Tell whether events have waited for over a minute, or nobody can say."""
         try:
             return await self._lag_seconds() > LAG_LIMIT_SECONDS
+        except TemporaryError as error:
+            log.info("scan.waits", service=self._engine.service, reason=error.reason)
+            return True
         except Exception as error:
             self._note_failure(error)
             return True
