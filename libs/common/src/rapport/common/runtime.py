@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -198,20 +199,24 @@ class Running:
         return lag
 
     async def quiet(self) -> bool:
-        """Tell whether nothing is unread, unpublished, due or under way outside.
-
-        What is due is read first: if that is nothing because it is being carried out just then, the
-        scheduler is busy, or the relay is.
-        """
-        due = await self.scheduler.next_due()
-        if (due is not None and due <= self.clock.now()) or (await self.lag()).records:
-            return False
-        return self.relay.is_idle and not self.scheduler.busy
+        """Tell whether nothing is unread, unpublished, due or under way outside."""
+        return self._is_quiet(await self.scheduler.next_due(), await self.lag())
 
     async def rest(self) -> dict[str, Any]:
         """Say whether this service is quiet, and when something falls due (for /rest)."""
         due = await self.scheduler.next_due()
-        return {"quiet": await self.quiet(), "next_due": due and due.isoformat()}
+        quiet = self._is_quiet(due, await self.lag())
+        return {"quiet": quiet, "next_due": due and due.isoformat()}
+
+    def _is_quiet(self, due: datetime | None, lag: Lag) -> bool:
+        """Judge by what is due, which was read first, and what is unread.
+
+        If nothing is due because it is being carried out just then, the scheduler is busy, or the
+        relay is.
+        """
+        if lag.records or (due is not None and due <= self.clock.now()):
+            return False
+        return self.relay.is_idle and not self.scheduler.busy
 
     async def missing(self) -> dict[str, str]:
         """Name what this service needs and does not have at the moment (for /readyz)."""
