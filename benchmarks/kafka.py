@@ -1,10 +1,11 @@
 """The Kafka bus against what its client and a framework do by themselves, on the same broker.
 
-The line, as every service has it but without a store: a group reads feedback from the start,
-decodes each event, derives the id of what follows from it, encodes that and publishes it, with
-acks=all, before the offset is committed. The baselines are a loop over aiokafka with the same
-settings, which sends a batch and then waits for all of it, and a FastStream subscriber that awaits
-each publish. Intake is measured as over the embedded bus, each message confirmed before the answer.
+The line, as every service has it but without a store: a group reads feedback from the start, and
+its pipeline decodes each event, derives the id of what follows from it, encodes that and publishes
+it, with acks=all, before the offset is committed. The baselines are a loop over aiokafka with the
+same settings, which sends a batch and then waits for all of it, and a FastStream subscriber that
+awaits each publish. Intake is measured as over the embedded bus, each message confirmed before the
+answer.
 
 The broker is the one that RAPPORT_TEST_KAFKA names, else one of our own for the time.
 """
@@ -12,16 +13,13 @@ The broker is the one that RAPPORT_TEST_KAFKA names, else one of our own for the
 import asyncio
 import logging
 import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 import uvloop
@@ -35,6 +33,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from benchmarks import real_servers
 from benchmarks.bus import _messages
 from benchmarks.harness import Row, compare_async, print_table
 from benchmarks.intake import (
@@ -49,9 +48,15 @@ from benchmarks.intake import (
     message_of,
 )
 from rapport.common.bus.kafka import KafkaBus, apply
+from rapport.common.bus.pipeline import Pipeline
+from rapport.common.clock import SystemClock
+from rapport.common.engine import Engine
 from rapport.common.events.codec import Message, Record, decode, encode
 from rapport.common.events.ids import derived_id, random_id
 from rapport.common.events.topics import TOPICS, Topic
+from rapport.common.handling import foreign
+from rapport.common.store.outbox import Relay
+from rapport.common.store.sqlite import SqliteStore
 
 STORED: Final = 20_000
 FEW: Final = 2_000
@@ -59,8 +64,6 @@ BATCH: Final = 500
 ROUNDS: Final = 7
 BROKER: Final = "RAPPORT_BENCH_KAFKA"
 """Where the servers of intake, which are processes of their own, find the broker."""
-
-_SERVERS: Final = Path(__file__).parents[1] / "deploy" / "local"
 
 
 class Run:
@@ -91,13 +94,25 @@ class Run:
         id = derived_id(event.id, "bench", event.type, event.subject, "followed")
         return encode(replace(event, id=id, causationid=event.id), self.out.name)
 
+    def pipeline(self, topic: Topic) -> Pipeline:
+        """Return a service's pipeline that stores nothing: what follows is published at once."""
+
+        @foreign(topic)
+        def follow(record: Record, resources: Any) -> Iterator[Message]:
+            yield self.follow(record)
+
+        clock, store = SystemClock(), SqliteStore(None, ())
+        engine = Engine("bench", store, Relay(self.bus, store, (), clock), clock)
+        return Pipeline(engine, self.bus, clock, (), (), None, foreign=[follow])
+
     async def ours(self, topic: Topic, count: int) -> float:
         """Read `count` records and publish what follows; return how many per second."""
         watch = Watch(count)
+        pipeline = self.pipeline(topic)
 
         async def handle(records: Sequence[Record]) -> None:
             watch.begin()
-            await self.bus.publish([self.follow(record) for record in records])
+            await pipeline.handle(records)
             watch.done(len(records))
 
         reader = await self.bus.subscribe(random_id(), [topic.name], handle, max_batch=BATCH)
@@ -288,7 +303,7 @@ async def lines(servers: str) -> list[Row]:
     await run.fill()
     rows = [
         await compare_async(
-            "Kafka: consume to produce, no store",
+            "Kafka: pipeline, consume to produce, no store",
             name,
             partial(run.ours, topic, count),
             partial(theirs, topic, count),
@@ -312,31 +327,9 @@ async def _run(servers: str) -> list[Row]:
     return rows + await compared(what, intake, bare_starlette, stock_fastapi)
 
 
-@contextmanager
-def _server() -> Iterator[str | None]:
-    """Lend a broker: its address, or None after a word on what is missing."""
-    if servers := os.environ.get("RAPPORT_TEST_KAFKA"):
-        yield servers
-        return
-    sys.path.append(str(_SERVERS))
-    servers_module = import_module("servers")
-    with TemporaryDirectory() as folder:
-        try:
-            server = servers_module.kafka(Path(folder), servers_module.fetch_kafka())
-            server.start()
-        except servers_module.ServersError as error:
-            print(f"kafka: skipped, there is no broker: {error}", file=sys.stderr)
-            yield None
-            return
-        try:
-            yield server.address
-        finally:
-            server.stop()
-
-
 def run() -> list[Row]:
     """Return the rows of the report; none where there is no broker."""
-    with _server() as servers:
+    with real_servers.kafka() as servers:
         return uvloop.run(_run(servers)) if servers else []
 
 

@@ -7,13 +7,6 @@ waits. The server is the one that RAPPORT_TEST_MONGODB names, else one of our ow
 """
 
 import asyncio
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, ClassVar, Final
 
@@ -21,6 +14,7 @@ from pymongo import AsyncMongoClient, InsertOne, ReplaceOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.write_concern import WriteConcern
 
+from benchmarks import real_servers
 from benchmarks.harness import Row, compare_async, print_table
 from benchmarks.store import MESSAGES, Desk, Ticket
 from rapport.common.events.ids import random_id
@@ -30,7 +24,6 @@ from rapport.common.store.mongo import MongoStore
 BATCH: Final = 200
 STORED: Final = 2_000
 
-_SERVERS: Final = Path(__file__).parents[1] / "deploy" / "local"
 _FIELDS: Final = ("state", "owner", "thread", "product", "severity")
 
 
@@ -72,7 +65,7 @@ class PlainDriver:
 
 def run() -> list[Row]:
     """Measure everything and return the lines of the report; none where there is no server."""
-    with _server() as uri:
+    with real_servers.mongodb() as uri:
         return asyncio.run(_run(uri)) if uri else []
 
 
@@ -107,28 +100,6 @@ async def _run(uri: str) -> list[Row]:
         await desk.close()
         await client.drop_database(database)
         await client.close()
-
-
-@contextmanager
-def _server() -> Iterator[str | None]:
-    """Lend a server of MongoDB's protocol: its URI, or None after a word on what is missing."""
-    if uri := os.environ.get("RAPPORT_TEST_MONGODB"):
-        yield uri
-        return
-    sys.path.append(str(_SERVERS))
-    servers = import_module("servers")
-    with TemporaryDirectory() as folder:
-        try:
-            server = servers.mongodb(Path(folder), servers.fetch_mongodb())
-            server.start()
-        except servers.ServersError as error:
-            print(f"mongo: skipped, there is no server: {error}", file=sys.stderr)
-            yield None
-            return
-        try:
-            yield f"mongodb://{server.address}/?replicaSet=secantus"
-        finally:
-            server.stop()
 
 
 def _document(ticket: Ticket) -> dict[str, Any]:
