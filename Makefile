@@ -28,7 +28,7 @@ install: .venv/parts ## Set everything up in .venv
 
 demo: install ## Play a day at a company through the real system (BUS=kafka: on the real servers)
 ifeq ($(BUS),kafka)
-	$(SERVERS) run -- sh -c '$(BIN)/rapport demo $(ARGS) --bus "kafka://$${RAPPORT_TEST_KAFKA:?is not there}" --store "$$RAPPORT_TEST_MONGODB"'
+	$(SERVERS) run -- sh -c '$(BIN)/rapport demo $(ARGS) --bus "kafka://$${RAPPORT_TEST_KAFKA:?is not there}" --store "$${RAPPORT_TEST_MONGODB:?is not there}"'
 else
 	$(BIN)/rapport demo $(ARGS)
 endif

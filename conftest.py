@@ -22,8 +22,8 @@ ADAPTERS = {
     "store: SQLite": r"test_store_sqlite",
     "store: MongoDB by PyMongo": r"test_store_mongo.*pymongo",
     "store: MongoDB by Motor": r"test_store_mongo.*motor",
-    "system: in one process": r"tests/integration/.*\[embedded|test_kill|test_traces",
-    "system: distributed": r"tests/integration/.*\[distributed|test_processes|test_inbound",
+    "system: in one process": r"tests/integration/.*(\[embedded|test_kill|test_traces)",
+    "system: distributed": r"tests/integration/.*(\[distributed|test_processes|test_inbound)",
 }
 """What tests run on, and how to tell by their names."""
 

@@ -184,7 +184,8 @@ class Rapport:
 
         async def quiet() -> bool:
             for url in self._everywhere():
-                await self._http.get(f"{url}/readyz")
+                if not (await self._http.get(f"{url}/readyz")).is_success:
+                    return False
             waiting = await self.metric("rapport_consumer_lag_records")
             waiting += await self.metric("rapport_relay_behind_aggregates")
             for state in ("queued", "leased"):

@@ -18,8 +18,9 @@ from pymongo import MongoClient
 from servers import Server
 
 from rapport.common.events.topics import DEAD_LETTERS
+from rapport.common.runtime import kafka_servers
 from rapport.common.settings import Settings
-from rapport.standalone.processes import Processes, consumers, kafka_servers
+from rapport.standalone.processes import Processes, consumers
 from rapport.standalone.system import SERVICES
 
 from .clients import Json, Rapport, eventually

@@ -82,6 +82,7 @@ def test_expired_foreign_and_forged_tokens_are_refused(
         f"{head}.{body}.{signature[:-4]}AAAA",
         jwt.encode({"alg": "HS256"}, claims, secret, algorithms=["HS256"]),
         *(f"{_base64(odd)}.{body}.{signature}" for odd in ODD_HEADERS),
+        f"{_base64(b'[' * 5_000)}.{body}.{signature}",
         "not a token",
         "\ud800.x.y",
         "",

@@ -258,6 +258,17 @@ async def test_what_does_not_say_where_it_came_from_stays(bus: EmbeddedBus) -> N
     assert len(await all_of(bus, FEEDBACK.name)) == 1
 
 
+async def test_a_record_that_was_too_large_to_be_kept_is_not_sent_back_empty(
+    bus: EmbeddedBus,
+) -> None:
+    letter = given_up(sold("tea"))
+    mark = (f"{PREFIX}left-out", b"key and value, 1000001 bytes")
+    await bus.publish([letter._replace(key=None, value=None, headers=(mark, *letter.headers))])
+
+    done = await redrive_all(bus, Wanted())
+    assert (done.records.total(), done.left) == (0, 1)
+
+
 async def test_many_letters_go_back_in_their_order(bus: EmbeddedBus) -> None:
     await bus.publish([given_up(sold(f"{item}", f"t{item % 3}")) for item in range(1_100)])
 

@@ -223,6 +223,8 @@ async def test_what_the_bus_refuses_for_good_holds_up_nobody_else(
     while await store.outboxes(Letter, ["b"]):
         await relay.idle()
     assert bus.published[4:] == ["b1", "b2"]
+    await relay.idle()
+    assert relay.age == 0
 
 
 async def test_the_pipeline_waits_while_the_relay_is_far_behind(

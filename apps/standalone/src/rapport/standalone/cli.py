@@ -143,9 +143,11 @@ def serve(service: str) -> None:
 @click.option("--store", help="The store of those processes (mongodb://...).")
 def demo(scenario: Path | None, pause: float | None, bus: str | None, store: str | None) -> None:
     """Play a day at a company through the real system, with a clock that jumps."""
-    if (bus is None) != (store is None):
-        raise click.UsageError("--bus and --store go together")
-    servers = {"bus": bus, "store": store} if bus and store else None
+    servers = None
+    if bus is not None or store is not None:
+        if not bus or not store:
+            raise click.UsageError("--bus and --store go together")
+        servers = {"bus": bus, "store": store}
     configure_logs("ERROR")
 
     async def play() -> None:

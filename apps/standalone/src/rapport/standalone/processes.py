@@ -23,9 +23,9 @@ from rapport.common.auth import Signer
 from rapport.common.bus.kafka import apply, check, client_options
 from rapport.common.bus.port import Bus
 from rapport.common.clock import Clock, SystemClock
-from rapport.common.errors import Invalid, TemporaryError
+from rapport.common.errors import TemporaryError
 from rapport.common.events.topics import TOPICS
-from rapport.common.runtime import open_bus
+from rapport.common.runtime import kafka_servers, open_bus
 from rapport.common.settings import PREFIX, Settings
 from rapport.standalone.system import HOST, SERVICES, keys
 
@@ -186,7 +186,8 @@ class Processes:
         answers = await asyncio.gather(
             *(self.http.get(f"{process.url}/rest") for process in self.running)
         )
-        return [answer.raise_for_status().json() for answer in answers]
+        nobody_knows: dict[str, Any] = {"quiet": False, "next_due": None}
+        return [answer.json() if answer.is_success else nobody_knows for answer in answers]
 
 
 @asynccontextmanager
@@ -247,14 +248,6 @@ async def first_end(up: Processes, stopped: asyncio.Event) -> str | None:
 def prefixed(service: str, line: str) -> None:
     """Print a line that a process has written, after its name."""
     print(f"{service:<12} | {line}", flush=True)
-
-
-def kafka_servers(settings: Settings) -> str:
-    """Return the brokers that `RAPPORT_BUS` names; raises Invalid where it is another bus."""
-    scheme, _, place = settings.bus.partition("://")
-    if scheme != "kafka":
-        raise Invalid("RAPPORT_BUS: topics are Kafka's; expected kafka://HOST:PORT,...")
-    return place.strip("/")
 
 
 def consumers() -> dict[str, list[str]]:

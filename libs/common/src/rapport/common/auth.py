@@ -177,7 +177,7 @@ class Verifier:
             self._claims.validate(claims)
         except InvalidKeyIdError:
             raise UnknownKey("the token is not valid") from None
-        except (JoseError, ValueError, TypeError):  # the last for headers that are no text
+        except (JoseError, ValueError, TypeError, RecursionError):  # headers of any shape, too
             raise Unauthorized("the token is not valid") from None
         roles = claims.get("roles")
         if not isinstance(roles, list) or not all(role in ROLES for role in roles):

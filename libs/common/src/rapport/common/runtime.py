@@ -6,11 +6,13 @@ order. Standalone runs five of them in one process; elsewhere each has a process
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 import structlog
@@ -47,6 +49,9 @@ from rapport.common.telemetry import (
 ANSWER_SECONDS: Final = 3.0
 
 log = structlog.get_logger(__name__)
+
+_SERVER: Final = r"([\w.-]+|\[[0-9a-fA-F:]+\]):\d{1,5}"
+_SERVERS: Final = re.compile(f"{_SERVER}(,{_SERVER})*")
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class Running:
     resources: Any = field(init=False)
     _subscription: Subscription | None = field(default=None, init=False)
     _opened: AsyncExitStack = field(default_factory=AsyncExitStack, init=False)
-    _drain: float = field(default=0.0, init=False)
+    _deadline: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         service = self.service
@@ -163,10 +168,10 @@ class Running:
             await self.store.start()
             opening.push_async_callback(self.store.stop)
             await self.relay.start()
-            opening.push_async_callback(lambda: self.relay.stop(self._drain))
+            opening.push_async_callback(lambda: self.relay.stop(self._left))
             await self.service.begin(self.resources)
             opening.push_async_callback(lambda: self.service.end(self.resources))
-            opening.push_async_callback(lambda: self.scheduler.stop(self._drain))
+            opening.push_async_callback(lambda: self.scheduler.stop(self._left))
             if consume:
                 await self._subscribe(opening)
                 self.scheduler.start()
@@ -176,17 +181,23 @@ class Running:
     async def stop(self, drain: float = 20.0) -> None:
         """Stop reading, finish what is in flight, publish it, close the store.
 
-        Each of these happens even where the one before it fails, and has `drain` seconds.
+        Each of these happens even where the one before it fails; together they have `drain`
+        seconds.
         """
-        self._drain = drain
+        self._deadline = monotonic() + drain
         await self._opened.aclose()
         log.info("service.stopped", service=self.service.name)
+
+    @property
+    def _left(self) -> float:
+        """How many seconds are left to finish what is in flight."""
+        return max(0.0, self._deadline - monotonic())
 
     async def _subscribe(self, opening: AsyncExitStack) -> None:
         topics = [topic.name for topic in self.service.consumes]
         if topics:
             subscription = await self.bus.subscribe(self.service.name, topics, self.pipeline.handle)
-            opening.push_async_callback(lambda: subscription.stop(self._drain))
+            opening.push_async_callback(lambda: subscription.stop(self._left))
             self._subscription = subscription
 
     async def lag(self) -> Lag:
@@ -258,11 +269,20 @@ def open_bus(settings: Settings, clock: Clock | None = None) -> Bus:
         from rapport.common.bus.embedded import EmbeddedBus
 
         return EmbeddedBus(Path(place), clock=clock or SystemClock())
-    if scheme == "kafka" and place.strip("/"):
+    if scheme == "kafka":
         from rapport.common.bus.kafka import KafkaBus, client_options
 
-        return KafkaBus(place.strip("/"), clock=clock, client=client_options(settings))
+        return KafkaBus(kafka_servers(settings), clock=clock, client=client_options(settings))
     raise Invalid("RAPPORT_BUS: expected embedded:PATH or kafka://HOST:PORT,...")
+
+
+def kafka_servers(settings: Settings) -> str:
+    """Return the brokers that `RAPPORT_BUS` names, HOST:PORT with commas; raises Invalid."""
+    scheme, _, place = settings.bus.partition("://")
+    servers = place.rstrip("/")
+    if scheme != "kafka" or not _SERVERS.fullmatch(servers):
+        raise Invalid("RAPPORT_BUS: expected kafka://HOST:PORT,...")
+    return servers
 
 
 def open_store(settings: Settings, service: Service) -> Store:

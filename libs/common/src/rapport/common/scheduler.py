@@ -224,7 +224,8 @@ class Scheduler:
                     steps[aggregate.id].append(Step(cause, partial(_fire, handler, item, given)))
         await self._engine.apply(kind, steps)
         times = (step.cause.time for waiting in steps.values() for step in waiting)
-        self._late = max(self._late, *((now - time).total_seconds() for time in times))
+        late = max(((now - time).total_seconds() for time in times), default=0.0)
+        self._late = max(self._late, late)
         done = 0
         for id, waiting in steps.items():
             done += sum(step.result is not None for step in waiting)

@@ -89,9 +89,9 @@ def inbound(record: Record, desk: Desk) -> Iterator[Message]:
     """Another system's CloudEvent brings feedback, as one that it sends over HTTP does.
 
     Nobody's token names the client, so that is the event's source: whoever may write to the topic
-    is trusted with the names that it gives. Ids and conversations are derived from the source over
-    HTTP as well, so an event that comes both ways, or once more, is the same message in the same
-    case. It came in when the bus got it, however long it has waited there.
+    is trusted with the names that it gives. Over HTTP ids and conversations are the client's, so
+    that nobody writes into another's: an event that comes both ways is two messages. It came in
+    when the bus got it, however long it has waited there.
 
     Of several items the good ones go through; the first bad one is what the dead letter names.
     """
@@ -100,7 +100,7 @@ def inbound(record: Record, desk: Desk) -> Iterator[Message]:
             raise TooLarge(f"the record is over {MESSAGE_LIMIT:,} bytes")
         event = read_record(record.headers, record.value)
         at = _arrival(record, desk.clock.now())
-        lot = desk.lot(desk.brought(event, event.source, at), at, traceparent(record.headers))
+        lot = desk.lot(desk.brought(event, None, at), at, traceparent(record.headers))
     except Invalid as refusal:
         raise type(refusal)(what_is_wrong(refusal)) from None
     yield from lot.messages

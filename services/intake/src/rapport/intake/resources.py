@@ -83,14 +83,17 @@ class Desk:
         return Lot(gone_through, messages)
 
     def brought(
-        self, event: CloudEvent, client: str, at: datetime, exercise: str | None = None
+        self, event: CloudEvent, client: str | None, at: datetime, exercise: str | None = None
     ) -> Iterator[Item]:
         """Yield the items of a CloudEvent, each at its `index`; raises Invalid if nothing reads it.
 
-        An event names its own drill; one that names none is part of `exercise`.
+        Without a `client`, who is known by a token, its source stands for one. An event names its
+        own drill; one that names none is part of `exercise`.
         """
-        sender = Sender(client, event.exercise or exercise, event.source)
+        source = event.source if client is None else None
+        sender = Sender(client or event.source, event.exercise or exercise, source)
+        scope = sender.scoped(event.source if client is None else f"{client}\x1f{event.source}")
         for index, content in domain.items_of_event(event, self.mappings, at):
-            id = domain.feedback_id_of_event(sender.scoped(event.source), event.id, index)
+            id = domain.feedback_id_of_event(scope, event.id, index)
             is_good = isinstance(content, Submission)
             yield Item({"index": index}, sender, id if is_good else "", content)

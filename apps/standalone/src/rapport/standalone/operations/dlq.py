@@ -176,4 +176,4 @@ def _tell(done: Redriven) -> None:
     for target in done.items:
         click.echo(f"  {target.records:,} to {target.group} on {target.topic}")
     if done.left:
-        click.echo(f"{done.left:,} do not say where they came from and stay")
+        click.echo(f"{done.left:,} stay: their origin or content is not in them")

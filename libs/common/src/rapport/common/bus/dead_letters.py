@@ -21,6 +21,7 @@ from rapport.common.events.shown import published, shown
 from rapport.common.events.topics import DEAD_LETTERS, TOPICS
 
 BATCH: Final = 500
+LEFT_OUT: Final = f"{PREFIX}left-out"
 
 
 class Place(NamedTuple):
@@ -159,9 +160,12 @@ def view(letter: DeadLetter, *, personal: bool = False) -> dict[str, Any]:
 def redriven(letter: DeadLetter) -> Message:
     """Return the record as it was, addressed to the group that gave it up.
 
-    Raises PermanentError where the letter does not say which group and topic that were.
+    Raises PermanentError where the letter does not say which group and topic that were, or does
+    not have the record as it was.
     """
     group, topic = letter.told.group, letter.told.topic
+    if any(name == LEFT_OUT for name, _ in letter.record.headers):
+        raise PermanentError(f"dead letter {letter.place} was too large to be kept whole")
     if not group or topic not in TOPICS or topic == DEAD_LETTERS.name:
         raise PermanentError(f"dead letter {letter.place} does not say where it came from")
     original = letter.original

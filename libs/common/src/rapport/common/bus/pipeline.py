@@ -124,6 +124,8 @@ class Pipeline:
         await self._insert_facts(work, dead)
         if dead:
             await self._bus.publish(dead)
+            for letter in dead:
+                DEAD_LETTERED.labels(self.group, _cause_of(letter)).inc()
         for _, event in work:
             HANDLED.labels(self.group, event.type).inc()
 
@@ -279,7 +281,6 @@ class Pipeline:
     def _give_up(self, record: Record, failure: Exception) -> list[Message]:
         """Return the dead letter of a record; what is one already is not written again."""
         cause = type(failure).__name__
-        DEAD_LETTERED.labels(self.group, cause).inc()
         reason = reason_of(failure)[:REASON_LIMIT]
         with tracing.failing(record, cause):
             log.error(
@@ -314,6 +315,12 @@ class Pipeline:
         kept = [item for item in record.headers if not item[0].startswith(dead_letters.PREFIX)]
         headers = tuple(_fitting([*added, *kept]))
         return [Message(DEAD_LETTERS.name, key, value, headers)]
+
+
+def _cause_of(letter: Message) -> str:
+    """Return what kind of error a dead letter names, without its module."""
+    named = dict(letter.headers)[f"{dead_letters.PREFIX}exception-fqcn"]
+    return named.decode().rpartition(".")[2]
 
 
 def _size(key: str | None, value: bytes | None) -> int:

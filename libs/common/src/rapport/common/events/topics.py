@@ -21,7 +21,10 @@ class Topic:
         return self.name
 
 
-INBOUND: Final = Topic("rapport.inbound", writer="other systems")
+OTHERS: Final = "other systems"
+"""Who writes what is not ours; what they do to the log, such as transactions, is theirs."""
+
+INBOUND: Final = Topic("rapport.inbound", writer=OTHERS)
 FEEDBACK: Final = Topic("rapport.feedback", writer="intake")
 CASES: Final = Topic("rapport.cases", writer="routing")
 CRISES: Final = Topic("rapport.crises", writer="routing")

@@ -155,6 +155,8 @@ class Relay:
 
     async def _relay(self, names: Sequence[Name]) -> None:
         outboxes = await self._read(names)
+        for name in set(names) - outboxes.keys():
+            self._refused.pop(name, None)
         messages = [message for outbox in outboxes.values() for _, message in outbox]
         if not messages:
             return
@@ -196,7 +198,6 @@ class Relay:
                     reason=error.reason,
                 )
             else:
-                self._refused.pop((kind, id), None)
                 published[kind, id] = outbox
         return published
 
@@ -204,6 +205,7 @@ class Relay:
         events: dict[type[Aggregate], dict[str, list[str]]] = defaultdict(dict)
         for (kind, id), outbox in published.items():
             events[kind][id] = [event for event, _ in outbox]
+            self._refused.pop((kind, id), None)
         for kind in events:
             await self._store.clear_outboxes(kind, events[kind])
 

@@ -131,7 +131,10 @@ class Store(Protocol):
         """Insert `facts` of one or several kinds; return the ids that were new."""
 
     async def due(self, kind: type[A], now: datetime, *, limit: int = 200) -> list[A]:
-        """Return aggregates whose `next_due` is not after `now`, the most overdue first."""
+        """Return aggregates whose `next_due` is not after `now`, the most overdue first.
+
+        Those of a newer schema number are left to newer code.
+        """
 
     async def next_due(self, kinds: Sequence[type[Aggregate]]) -> datetime | None:
         """Return when the next item of any of `kinds` falls due."""

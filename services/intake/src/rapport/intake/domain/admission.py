@@ -29,8 +29,7 @@ _set: Final = object.__setattr__
 class Sender(NamedTuple):
     """Who sends: the client that the token names, and the drill that it takes part in, if any.
 
-    `source` is the system that a CloudEvent comes from. The references in an event are that
-    system's own, whoever passes the event on and whichever way it comes.
+    `source` is the system that stands for a client where there is no token: on the bus.
     """
 
     client: str

@@ -69,6 +69,7 @@ class Brokers:
             **client,
         }
         self._asking: AIOKafkaConsumer | None = None
+        self._administering: AIOKafkaAdminClient | None = None
         self._opening = asyncio.Lock()
 
     @contextmanager
@@ -131,11 +132,31 @@ class Brokers:
         """Return the offset that the next record of each partition will get."""
         return await self._offsets("end_offsets", places)
 
+    async def committed(self, group: str) -> dict[TopicPartition, int]:
+        """Return what a group's members have committed, on all partitions that they have read."""
+        try:
+            with self.trouble():
+                async with asyncio.timeout(ASK_SECONDS):
+                    async with self._opening:
+                        if self._administering is None:
+                            self._administering = AIOKafkaAdminClient(**self._options)
+                            await self._administering.start()
+                    found = await self._administering.list_consumer_group_offsets(group)
+        except TemporaryError:
+            await self.close()
+            raise
+        return {place: there.offset for place, there in found.items()}
+
     async def close(self) -> None:
-        """Close the client that asks for offsets; the next question opens another."""
+        """Close the clients that ask for offsets; the next question opens others."""
         asking, self._asking = self._asking, None
+        administering, self._administering = self._administering, None
         if asking is not None:
             await closed(asking)
+        if administering is not None:
+            with suppress(Exception):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await administering.close()
 
     async def _opened(self, client: Some) -> Some:
         try:

@@ -22,7 +22,7 @@ from rapport.common.bus.port import Handler, Position
 from rapport.common.clock import Clock, SystemClock
 from rapport.common.errors import PermanentError, TemporaryError
 from rapport.common.events.codec import Message, Record
-from rapport.common.events.topics import TOPICS, Topic
+from rapport.common.events.topics import OTHERS, TOPICS, Topic
 
 NO_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -88,10 +88,12 @@ class KafkaBus:
         beginning, so that nobody can say whether something would be left out.
         """
         self._require_open()
-        await require_offsets(self._brokers, group, self._places(topics))
+        places = self._places(topics)
+        await require_offsets(self._brokers, group, places)
         reader = GroupReader(
-            self._brokers, self._clock, self._timing, group, topics, handler, max_batch
+            self._brokers, self._clock, self._timing, group, places, handler, max_batch
         )
+        reader.judged = {name for name in topics if self._topics[name].writer != OTHERS}
         await reader.start()
         self._readers.append(reader)
         return reader

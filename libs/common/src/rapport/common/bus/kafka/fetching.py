@@ -66,11 +66,17 @@ class Fetching:
         if not places <= self.positions.keys():
             raise TemporaryError("records that cannot be read came before their positions")
         self._rewind(*places)
+        before = {place: self.positions[place] for place in places}
         ends = await self._brokers.ends(places)
         records: dict[TopicPartition, list[Record]] = {}
-        for place in places:
-            if self.positions[place] < ends[place]:
-                records[place] = await self._carefully(place)
+        try:
+            for place in places:
+                if self.positions[place] < ends[place]:
+                    records[place] = await self._carefully(place)
+        except KafkaError:
+            self.positions |= before  # what was read is lost with this, so it is read again
+            self._rewind(*places)
+            raise
         return {place: some for place, some in records.items() if some}
 
     async def _carefully(self, place: TopicPartition) -> list[Record]:

@@ -43,6 +43,7 @@ class Lane:
         self.failure: Exception | None = None
         self.closing = False
         self.handling = False
+        self.has_read = False
         self.task: asyncio.Task[None] | None = None
         self.touched = monotonic()
         self._group = group
@@ -75,6 +76,7 @@ class Lane:
 
     def add(self, records: Sequence[Record]) -> None:
         """Let fetched records wait for their turn."""
+        self.has_read = True
         self._waiting.extend(records)
         self.size += sum(map(_size, records))
         self.touched = monotonic()

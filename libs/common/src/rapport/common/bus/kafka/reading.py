@@ -70,19 +70,22 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
         clock: Clock,
         timing: Timing,
         group: str,
-        topics: Sequence[str],
+        places: Sequence[TopicPartition],
         handler: Handler,
         max_batch: int,
     ) -> None:
         self.group = group
+        self.judged: Collection[str] = ()
         self._brokers = brokers
         self._clock = clock
         self._timing = timing
-        self._topics = topics
+        self._places = places
+        self._topics = sorted({place.topic for place in places})
         self._handler = handler
         self._max_batch = max_batch
         self._lanes: dict[TopicPartition, Lane] | None = None
         self._failures: dict[TopicPartition, Exception] = {}
+        self._behind_since: dict[TopicPartition, tuple[int, float]] = {}
         self._consumer: AIOKafkaConsumer | None = None
         self._fetching: Fetching | None = None
         self._committing = asyncio.Lock()
@@ -113,19 +116,52 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._disconnect()
 
     async def lag(self) -> Lag:
-        """Return how far the group is behind in the partitions of this member.
+        """Return how far the group is behind: in this member's partitions, and in the others'.
 
-        Raises TemporaryError while it has not been assigned any, or nobody can say.
+        Of its own records a member knows the age; elsewhere it is how long an end that was seen has
+        not been reached. Raises TemporaryError while this member waits for its partitions or for
+        what it is to read first, or nobody can say.
+
+        Of the others' partitions only those of `judged` topics count: a foreign producer's
+        transactions leave marks in a log that nobody's offset ever passes.
         """
         lanes = self._lanes
         if lanes is None or any(lane.position is None for lane in lanes.values()):
             raise TemporaryError(f"{self.group} waits for its partitions")
-        ends = await self._brokers.ends(lanes.keys()) if lanes else {}
-        behind = [lane for lane in lanes.values() if await self._behind(lane, ends[lane.place])]
-        records = sum(ends[lane.place] - (lane.position or 0) for lane in behind)
-        times = [lane.oldest for lane in behind if lane.oldest is not None]
-        seconds = time.time() - min(times) / 1000 if times else 0.0
-        return Lag(records, max(0.0, seconds))
+        ends = await self._brokers.ends(self._places)
+        done = await self._brokers.committed(self.group)
+        behind: dict[TopicPartition, int] = {}
+        for place, end in ends.items():
+            lane = lanes.get(place)
+            if lane is None:
+                if place.topic in self.judged:
+                    behind[place] = end - done.get(place, 0)
+            elif await self._behind(lane, end):
+                if lane.failure is None and not lane.has_read:
+                    raise TemporaryError(f"{self.group} has not read yet where it is behind")
+                behind[place] = end - (lane.position or 0)
+        behind = {place: records for place, records in behind.items() if records > 0}
+        return Lag(sum(behind.values()), self._age(behind, ends, lanes))
+
+    def _age(
+        self,
+        behind: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+        lanes: Mapping[TopicPartition, Lane],
+    ) -> float:
+        """Return for how many seconds at least the oldest of what is behind has waited."""
+        now, ages = monotonic(), [0.0]
+        since: dict[TopicPartition, tuple[int, float]] = {}
+        for place, records in behind.items():
+            end, moment = self._behind_since.get(place, (0, now))
+            is_reached = ends[place] - records >= end
+            since[place] = (ends[place], now) if is_reached else (end, moment)
+            ages.append(now - since[place][1])
+            oldest = lanes[place].oldest if place in lanes else None
+            if oldest is not None:
+                ages.append(time.time() - oldest / 1000)
+        self._behind_since = since
+        return max(ages)
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Finish what is at work, commit what is done, give up the rest."""

@@ -165,7 +165,8 @@ def _wrong_partitions(topics: Mapping[str, Topic], found: Mapping[str, Found]) -
 
 
 async def _create(brokers: Brokers, topics: Mapping[str, Topic], replication: int) -> list[str]:
-    missing = [name for name in topics if name not in await _partitions(brokers, topics)]
+    there = await _partitions(brokers, topics)
+    missing = [name for name in topics if name not in there]
     in_sync = {"min.insync.replicas": str(max(1, replication - 1))}
     wanted = [
         NewTopic(
@@ -208,16 +209,19 @@ async def _until_led(brokers: Brokers, topics: Iterable[Topic]) -> None:
 
 
 async def _partitions(brokers: Brokers, topics: Iterable[str]) -> dict[str, int]:
-    """Return the number of partitions of those topics that there are."""
+    """Return the number of partitions of those topics that there are.
+
+    All topics are asked for: a broker may create one that is asked for by name.
+    """
+    wanted = set(topics)
     with brokers.trouble():
         async with brokers.admin() as admin:
-            described = await admin.describe_topics(list(topics))
-    counts = {}
-    for topic in described:
-        if topic["error_code"] == UnknownTopicOrPartitionError.errno:
-            continue
-        counts[topic["topic"]] = len(topic["partitions"])
-    return counts
+            described = await admin.describe_topics()
+    return {
+        topic["topic"]: len(topic["partitions"])
+        for topic in described
+        if topic["topic"] in wanted and topic["error_code"] != UnknownTopicOrPartitionError.errno
+    }
 
 
 async def _describe(brokers: Brokers, topics: Iterable[str]) -> dict[str, Found]:

@@ -35,6 +35,7 @@ class Table:
         self.name = quoted(kind.COLLECTION)
         self.declared = Declaration(kind)
         self.is_aggregate = issubclass(kind, Aggregate)
+        self.newest = kind.SCHEMA if issubclass(kind, Aggregate) else 1
         self.found = "schema, document" if self.is_aggregate else "1, document"
         if taken := {"schema", "document"} & self.declared.fields.keys():
             raise TypeError(f"{kind.__name__} may not declare {', '.join(sorted(taken))}")
