@@ -1,12 +1,20 @@
 """What cannot be handled is put aside with everything to try it again, and the line goes on."""
 
+import asyncio
 import json
+import os
+import sys
+from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 from rapport.common.events.codec import Message
 from rapport.common.events.topics import FEEDBACK
+from rapport.standalone.processes import Processes, environment
 
+from .clients import Json
 from .conftest import Installation
 
 POISON: Final = "poisoned-message"
@@ -50,3 +58,48 @@ async def test_poison_is_dead_lettered_and_what_comes_behind_it_is_handled(
     assert after == before + 3
     status = await rapport.get(f"/intake/v1/feedback/{POISON}")
     assert (status["state"], status["case_id"]) == ("failed", case["id"])
+
+
+async def dlq(installation: Installation, data: Path, *arguments: str) -> str:
+    """Run `rapport dlq` beside the system, as an operator does; return what it says."""
+    up, options = installation.up, ("--data-dir", str(data))
+    settings = environment(up.settings) if isinstance(up, Processes) else {}
+    reach = () if settings or arguments[0] != "redrive" else ("--url", up.urls["intake"])
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "rapport.standalone", "dlq", *arguments, *options, *reach),
+        env=os.environ | settings,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said, complained = await process.communicate()
+    assert process.returncode == 0, complained.decode()
+    return said.decode()
+
+
+async def test_a_dead_letter_goes_back_to_the_group_that_gave_it_up_and_to_no_other(
+    installation: Installation, tmp_path: Path
+) -> None:
+    rapport = installation.client
+
+    async def letters() -> list[Json]:
+        listed = await dlq(installation, tmp_path / "data", "list", "--json")
+        return [json.loads(line) for line in listed.splitlines()]
+
+    def has(count: int, letters: list[Json]) -> bool:
+        return len(letters) == count
+
+    def groups(letters: list[Json]) -> Counter[str]:
+        return Counter(letter["group"] for letter in letters)
+
+    poison = {"feedback_id": POISON, "case_id": POISON, "kind": "poem"}
+    await installation.publish(message(POISON, json.dumps(poison).encode()))
+    first = await rapport.until(letters, partial(has, 3), "not given up by all")
+    assert groups(first) == {"intake": 1, "routing": 1, "knowledge": 1}
+
+    for again in (4, 5):
+        await dlq(installation, tmp_path / "data", "redrive", "--all", "--group", "routing")
+        await rapport.until(letters, partial(has, again), "it does not come back")
+        await rapport.settled()
+        found = await letters()
+        assert groups(found) == {"intake": 1, "routing": again - 2, "knowledge": 1}
+        assert {letter["id"] for letter in found} == {POISON}
