@@ -151,8 +151,20 @@ class Server:
         raise ServersError(f"{self.name} ended before it answered: {last_words(self.log)}")
 
 
-def kafka(folder: Path, binaries: Path, port: int = 0) -> Server:
-    """A Kafka broker with its data in `folder`; port 0 picks a free one at the first start."""
+def kafka(
+    folder: Path,
+    binaries: Path,
+    port: int = 0,
+    *,
+    settings: str = "",
+    storage: Sequence[str] = (),
+    answers: Callable[[int], bool] | None = None,
+) -> Server:
+    """A Kafka broker with its data in `folder`; port 0 picks a free one at the first start.
+
+    `settings` go behind those of the template, `storage` to the tool that formats the data folder;
+    a broker that does not speak in the clear needs its own way to tell whether it `answers`.
+    """
     folder = folder.resolve()
     properties = folder / "server.properties"
     java = (
@@ -163,16 +175,19 @@ def kafka(folder: Path, binaries: Path, port: int = 0) -> Server:
 
     def prepare(port: int) -> Sequence[str]:
         data = folder / "data"
-        template = string.Template((HERE / "kafka" / "server.properties").read_text("utf-8"))
-        text = template.substitute(port=port, controller_port=free_port(port), data=data)
+        template = (HERE / "kafka" / "server.properties").read_text("utf-8")
+        text = string.Template(template + settings).substitute(
+            port=port, controller_port=free_port(port), data=data
+        )
         properties.write_text(text, "utf-8")
         if not (data / "meta.properties").exists():
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "_")
             tool = (*java, "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool")
-            call([*tool, "format", "-t", cluster, "-c", str(properties)], "Kafka has no storage")
+            format = ("format", "-t", cluster, "-c", str(properties), *storage)
+            call([*tool, *format], "Kafka has no storage")
         return (*java, "kafka.Kafka", str(properties))
 
-    return Server("Kafka", folder, port, kafka_answers, prepare)
+    return Server("Kafka", folder, port, answers or kafka_answers, prepare)
 
 
 def mongodb(folder: Path, binaries: Path, port: int = 0) -> Server:

@@ -3,11 +3,8 @@
 import os
 import socket
 import ssl
-import string
 import subprocess
-import uuid
-from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,19 +25,21 @@ PASSWORD: Final = "only-for-this-test"
 STORE: Final = "changeit"
 
 SECURED: Final = f"""
+listeners=SASL_SSL://{HOST}:${{port}},CONTROLLER://{HOST}:${{controller_port}}
+advertised.listeners=SASL_SSL://{HOST}:${{port}}
+listener.security.protocol.map=SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=SASL_SSL
 sasl.enabled.mechanisms=SCRAM-SHA-512
 sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512
 listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=\\
 org.apache.kafka.common.security.scram.ScramLoginModule required \\
 username="{USER}" password="{PASSWORD}";
-ssl.keystore.location=$keys
 ssl.keystore.password={STORE}
 ssl.keystore.type=PKCS12
-ssl.truststore.location=$keys
 ssl.truststore.password={STORE}
 ssl.truststore.type=PKCS12
 """
+"""What a broker is told beside its own settings, and where its keys are."""
 
 
 def keytool(*arguments: str, keys: Path) -> None:
@@ -62,26 +61,6 @@ def ca(tmp_path: Path) -> Path:
 @pytest.fixture
 def broker(tmp_path: Path, ca: Path) -> Iterator[Server]:
     """A broker that asks for TLS and SCRAM."""
-    folder = tmp_path / "kafka"
-    java = ("java", "-Xmx512m", "-cp", f"{servers.fetch_kafka()}/*")
-
-    def prepare(port: int) -> Sequence[str]:
-        template = (servers.HERE / "kafka" / "server.properties").read_text("utf-8")
-        text = string.Template(template + SECURED).substitute(
-            port=port,
-            controller_port=servers.free_port(port),
-            data=folder / "data",
-            keys=ca.with_name("keys.p12"),
-        )
-        text = text.replace("PLAINTEXT://127.0.0.1", "SASL_SSL://127.0.0.1")
-        text = text.replace("PLAINTEXT:PLAINTEXT,", "SASL_SSL:SASL_SSL,")
-        properties = folder / "server.properties"
-        properties.write_text(text, "utf-8")
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "_")
-        user = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
-        format = ("format", "-t", cluster, "-c", str(properties), "--add-scram", user)
-        servers.call([*java, "kafka.tools.StorageTool", *format], "Kafka has no storage")
-        return (*java, "kafka.Kafka", str(properties))
 
     def answers(port: int) -> bool:
         context = ssl.create_default_context(cafile=ca)
@@ -92,7 +71,14 @@ def broker(tmp_path: Path, ca: Path) -> Iterator[Server]:
             return False
         return True
 
-    server = Server("Kafka", folder, 0, answers, prepare)
+    keys = ca.with_name("keys.p12")
+    server = servers.kafka(
+        tmp_path / "kafka",
+        servers.fetch_kafka(),
+        settings=f"{SECURED}ssl.keystore.location={keys}\nssl.truststore.location={keys}\n",
+        storage=("--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"),
+        answers=answers,
+    )
     server.start()
     yield server
     server.kill()

@@ -33,9 +33,10 @@ from rapport.standalone.demo.deeds import act
 from rapport.standalone.demo.expectations import compare
 from rapport.standalone.demo.history import before
 from rapport.standalone.demo.narrator import Narrator
-from rapport.standalone.demo.receivers import HOST, Arrival, Listener, Outside, is_signed, outside
+from rapport.standalone.demo.receivers import Arrival, Listener, Outside, is_signed, outside
 from rapport.standalone.demo.scenario import Scenario, load
 from rapport.standalone.demo.steps import AnyStep, Draft, Hear, Step
+from rapport.standalone.system import HOST
 
 OURS = (
     Path(__file__).parents[1] / "src" / "rapport" / "standalone" / "demo" / "scenario.yaml"

@@ -1,9 +1,11 @@
 """A toy service for tests of the machinery: tills count what they sold, then close."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar
 
+import httpx2
 from pydantic import Field
 
 from rapport.common.aggregate import Aggregate, Due, Fact
@@ -11,8 +13,9 @@ from rapport.common.errors import Conflict, PermanentError
 from rapport.common.events.envelope import Event, EventData, Instant, event
 from rapport.common.events.topics import ANALYTICS, FEEDBACK
 from rapport.common.handling import due, fact, on
-from rapport.common.http import Command, Router, command
+from rapport.common.http import Command, Front, Router, command, operations
 from rapport.common.runtime import Host, Service
+from rapport.common.testing import Harness, token
 
 
 @event("test.item.sold.v1", FEEDBACK, key="till")
@@ -143,3 +146,15 @@ SHOP = Service(
     router=router,
     resources=Shop,
 )
+
+
+@asynccontextmanager
+async def front_of(shop: Harness) -> AsyncIterator[httpx2.AsyncClient]:
+    """Call the whole application as a server has it, as somebody who may do everything."""
+    app = Front({"shop": shop.running.app}, operations(shop.running.missing))
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    headers = {"Authorization": f"Bearer {token('ana')}"}
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://rapport.test", headers=headers
+    ) as client:
+        yield client

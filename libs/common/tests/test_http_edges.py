@@ -8,12 +8,12 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 from structlog.testing import capture_logs
 
-from rapport.common.http import PROBLEM, Front, Router, operations
+from rapport.common.http import PROBLEM, Router
 from rapport.common.runtime import Service
 from rapport.common.strict_json import MAX_PROBLEMS
-from rapport.common.testing import Harness, harness, token
+from rapport.common.testing import Harness, harness
 
-from .shop import SHOP, router
+from .shop import SHOP, front_of, router
 
 
 class Order(BaseModel):
@@ -50,12 +50,7 @@ async def shop() -> AsyncIterator[Harness]:
 
 @pytest.fixture
 async def front(shop: Harness) -> AsyncIterator[httpx2.AsyncClient]:
-    app = Front({"shop": shop.running.app}, operations(shop.running.missing))
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    headers = {"Authorization": f"Bearer {token('ana')}"}
-    async with httpx2.AsyncClient(
-        transport=transport, base_url="http://rapport.test", headers=headers
-    ) as client:
+    async with front_of(shop) as client:
         yield client
 
 

@@ -12,7 +12,6 @@ import struct
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +19,6 @@ from typing import Any, ClassVar
 import bson
 import pytest
 import structlog
-from pydantic import Field
 from pymongo import MongoClient
 from pymongo.database import Database
 
@@ -38,6 +36,8 @@ from .contract.store import (
     NEVER,
     NEW_YEAR,
     DurableStoreContract,
+    Item,
+    ItemByTime,
     Opener,
     Place,
     Sale,
@@ -251,26 +251,6 @@ async def test_what_is_declared_is_indexed(
 
 
 # Upgrades
-
-
-class Item(Aggregate):
-    COLLECTION = "item"
-    INDEXES: ClassVar[tuple[tuple[str, ...], ...]] = (("name",),)
-
-    name: str = ""
-    made_at: datetime = NEW_YEAR
-    parts: list[str] = Field(default_factory=list)
-
-
-class ItemByTime(Item):
-    """The next release: finds by other fields, and lists in another order."""
-
-    INDEXES = (("size", "made_at"),)
-    ORDER = "made_at"
-
-    @property
-    def size(self) -> int:
-        return len(self.parts)
 
 
 class Visit(Fact):

@@ -5,14 +5,12 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-from pydantic import Field
 
 from rapport.common.aggregate import Aggregate, Fact
 from rapport.common.errors import PermanentError, TemporaryError
@@ -25,6 +23,8 @@ from rapport.common.store.sqlite.worker import Worker, insert_many
 from .contract.store import (
     NEW_YEAR,
     DurableStoreContract,
+    Item,
+    ItemByTime,
     Opener,
     Place,
     Sale,
@@ -215,26 +215,6 @@ def test_two_kinds_cannot_share_a_collection() -> None:
 
 
 # Upgrades
-
-
-class Item(Aggregate):
-    COLLECTION = "item"
-    INDEXES: ClassVar[tuple[tuple[str, ...], ...]] = (("name",),)
-
-    name: str = ""
-    made_at: datetime = NEW_YEAR
-    parts: list[str] = Field(default_factory=list)
-
-
-class ItemByTime(Item):
-    """The next release: finds by other fields, and lists in another order."""
-
-    INDEXES = (("size", "made_at"),)
-    ORDER = "made_at"
-
-    @property
-    def size(self) -> int:
-        return len(self.parts)
 
 
 async def test_fields_declared_later_are_filled_from_the_documents(tmp_path: Path) -> None:

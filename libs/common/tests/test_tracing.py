@@ -26,11 +26,10 @@ from rapport.common.bus.embedded import EmbeddedBus
 from rapport.common.errors import Invalid, TemporaryError
 from rapport.common.events import encode
 from rapport.common.events.topics import FEEDBACK
-from rapport.common.http import Front, operations
 from rapport.common.telemetry import configure_logs
-from rapport.common.testing import Harness, harness, token
+from rapport.common.testing import Harness, harness
 
-from .shop import SHOP, ItemSold, Shop, Till, TillClosed, TillCounted
+from .shop import SHOP, ItemSold, Shop, Till, TillClosed, TillCounted, front_of
 
 ELSEWHERE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE = ELSEWHERE.split("-")[1]
@@ -96,12 +95,7 @@ async def shop() -> AsyncIterator[Harness]:
 @pytest.fixture
 async def front(shop: Harness) -> AsyncIterator[httpx2.AsyncClient]:
     """The whole application as a server has it."""
-    app = Front({"shop": shop.running.app}, operations(shop.running.missing))
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    headers = {"Authorization": f"Bearer {token('ana')}"}
-    async with httpx2.AsyncClient(
-        transport=transport, base_url="http://rapport.test", headers=headers
-    ) as client:
+    async with front_of(shop) as client:
         yield client
 
 

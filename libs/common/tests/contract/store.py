@@ -114,6 +114,26 @@ class NewerStory(Aggregate):
         return (Due("wakes", NEW_YEAR),)
 
 
+class Item(Aggregate):
+    COLLECTION = "item"
+    INDEXES: ClassVar[tuple[tuple[str, ...], ...]] = (("name",),)
+
+    name: str = ""
+    made_at: datetime = NEW_YEAR
+    parts: list[str] = Field(default_factory=list)
+
+
+class ItemByTime(Item):
+    """The next release of `Item`: finds by other fields, and lists in another order."""
+
+    INDEXES = (("size", "made_at"),)
+    ORDER = "made_at"
+
+    @property
+    def size(self) -> int:
+        return len(self.parts)
+
+
 Kinds = Sequence[type[Aggregate] | type[Fact]]
 Opener = Callable[[Kinds], Store]
 

@@ -99,10 +99,6 @@ class Process:
         await self._telling
         return status
 
-    def ask_to_stop(self) -> None:
-        """Send SIGTERM; `ended` tells when it is done."""
-        self._signal(signal.SIGTERM)
-
     def kill(self) -> None:
         """Send SIGKILL."""
         self._signal(signal.SIGKILL)
@@ -111,7 +107,7 @@ class Process:
         """Let it drain and end; one that does not in its time is killed."""
         if self._process is None:
             return
-        self.ask_to_stop()
+        self._signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(self._process.wait(), START_SECONDS)
         except TimeoutError:

@@ -24,12 +24,12 @@ from rapport.standalone.demo.counting import Finding
 from rapport.standalone.demo.deeds import Stage
 from rapport.standalone.demo.narrator import Narrator
 from rapport.standalone.demo.player import play
-from rapport.standalone.demo.receivers import HOST, outside
+from rapport.standalone.demo.receivers import outside
 from rapport.standalone.demo.results import day_in_figures
 from rapport.standalone.demo.scenario import Scenario, load
 from rapport.standalone.demo.world import Refused, Restless, World
 from rapport.standalone.processes import Processes, processes
-from rapport.standalone.system import System, system
+from rapport.standalone.system import HOST, System, system
 
 __all__ = ["Scenario", "load", "run"]
 

@@ -26,8 +26,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from rapport.common.serving import listening
+from rapport.standalone.system import HOST
 
-HOST: Final = "127.0.0.1"
 TOLERANCE_SECONDS: Final = 300
 """How old a webhook's timestamp may be: Standard Webhooks' advice against replays."""
 

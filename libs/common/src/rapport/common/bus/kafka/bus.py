@@ -90,10 +90,10 @@ class KafkaBus:
         self._require_open()
         places = self._places(topics)
         await require_offsets(self._brokers, group, places)
+        judged = {name for name in topics if self._topics[name].writer != OTHERS}
         reader = GroupReader(
-            self._brokers, self._clock, self._timing, group, places, handler, max_batch
+            self._brokers, self._clock, self._timing, group, places, judged, handler, max_batch
         )
-        reader.judged = {name for name in topics if self._topics[name].writer != OTHERS}
         await reader.start()
         self._readers.append(reader)
         return reader

@@ -68,8 +68,12 @@ class Queue:
         self.place = place
         self.waiting: deque[Part] = deque()
         self.calls: list[Call] = []
-        self.busy = False
         self.sent: asyncio.Future[Any] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is on the way."""
+        return bool(self.calls)
 
     def fill(self, batch: BatchBuilder) -> bool:
         """Move what fits into a batch, without what its caller has given up; tell whether any."""
@@ -83,7 +87,6 @@ class Queue:
                 self.waiting.appendleft(part)
                 break
             self.calls.append(part.call)
-        self.busy = bool(self.calls)
         return self.busy
 
     def confirm(self) -> None:
@@ -99,7 +102,7 @@ class Queue:
             self.waiting.popleft().call.fail(error)
 
     def _clear(self) -> list[Call]:
-        calls, self.calls, self.sent, self.busy = self.calls, [], None, False
+        calls, self.calls, self.sent = self.calls, [], None
         return calls
 
 

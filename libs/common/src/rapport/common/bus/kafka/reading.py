@@ -71,16 +71,17 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
         timing: Timing,
         group: str,
         places: Sequence[TopicPartition],
+        judged: Collection[str],
         handler: Handler,
         max_batch: int,
     ) -> None:
         self.group = group
-        self.judged: Collection[str] = ()
         self._brokers = brokers
         self._clock = clock
         self._timing = timing
         self._places = places
         self._topics = sorted({place.topic for place in places})
+        self._judged = judged
         self._handler = handler
         self._max_batch = max_batch
         self._lanes: dict[TopicPartition, Lane] | None = None
@@ -134,7 +135,7 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
         for place, end in ends.items():
             lane = lanes.get(place)
             if lane is None:
-                if place.topic in self.judged:
+                if place.topic in self._judged:
                     behind[place] = end - done.get(place, 0)
             elif await self._behind(lane, end):
                 if lane.failure is None and not lane.has_read:
