@@ -1,15 +1,18 @@
 """How fast feedback is taken in, against the least that a web service could do for it.
 
-Three servers, each a process of its own, on the same uvicorn, uvloop and httptools, appending an
-equal message to an embedded bus with full durability before they answer: Rapport's intake behind
-the front that `rapport up` has (tokens checked, requests measured); a bare Starlette route that
-validates with pydantic, gives a random id and does nothing else of what intake does; and a stock
-FastAPI handler of the same model. The client keeps 64 connections busy from another process.
+Three servers, each a process of its own, on uvicorn, uvloop and httptools, appending an equal
+message to an embedded bus with full durability before they answer: Rapport's intake as `rapport up`
+serves it (tokens checked, requests measured); a bare Starlette route that validates with pydantic,
+gives a random id and does nothing else of what intake does; and a stock FastAPI handler of the same
+model. These two are served by uvicorn as it comes, but for its access log, which is off. The client
+keeps 64 connections busy from another process.
 """
 
 import asyncio
 import json
 import multiprocessing
+import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -21,6 +24,7 @@ from time import perf_counter
 from typing import Final, cast
 from uuid import uuid4
 
+import uvicorn
 import uvloop
 from fastapi import FastAPI
 from pydantic import BaseModel, TypeAdapter
@@ -38,7 +42,7 @@ from rapport.common.clock import SystemClock
 from rapport.common.events.codec import Message
 from rapport.common.http import Front, operations
 from rapport.common.runtime import Running, open_store
-from rapport.common.serving import listening, run_on_loop
+from rapport.common.serving import SWITCH_SECONDS, listening, run_on_loop
 from rapport.common.telemetry import configure_logs
 from rapport.intake.domain import Submission
 from rapport.intake.service import SERVICE
@@ -148,9 +152,12 @@ async def stock_fastapi(folder: Path) -> AsyncIterator[ASGIApp]:
     await bus.stop()
 
 
-def serve(app: App, folder: str, parent: Connection) -> None:
-    """Serve until the parent says so (in a child process)."""
+Serve = Callable[[App, str, Connection], None]
+"""Serves until the parent says so, in a child process."""
 
+
+def as_we_serve(app: App, folder: str, parent: Connection) -> None:
+    """Serve as Rapport's processes do."""
     configure_logs("WARNING")
 
     async def serving() -> None:
@@ -161,8 +168,29 @@ def serve(app: App, folder: str, parent: Connection) -> None:
     run_on_loop(serving())
 
 
+def as_it_comes(app: App, folder: str, parent: Connection) -> None:
+    """Serve with uvicorn's own defaults, without its access log.
+
+    The bus's thread is let in as often as with us: that is the bus's setting, not the server's.
+    """
+    configure_logs("WARNING")
+
+    async def serving() -> None:
+        async with app(Path(folder)) as served:
+            server = uvicorn.Server(uvicorn.Config(served, log_config=None, access_log=False))
+            listener = socket.create_server(("127.0.0.1", 0), backlog=server.config.backlog)
+            task = asyncio.create_task(server.serve([listener]))
+            parent.send(listener.getsockname()[1])
+            await asyncio.to_thread(parent.recv)
+            server.should_exit = True
+            await task
+
+    sys.setswitchinterval(SWITCH_SECONDS)
+    uvloop.run(serving())
+
+
 @contextmanager
-def server(app: App) -> Iterator[tuple[int, str]]:
+def server(app: App, serve: Serve = as_we_serve) -> Iterator[tuple[int, str]]:
     """Run one of the servers in a child process; gives its port and a token that it accepts."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
@@ -266,7 +294,7 @@ async def compared(what: str, ours: App, bare: App, stock: App) -> list[Row]:
             ("bare Starlette route", bare, 0.85),
             ("stock FastAPI handler", stock, 1.7),
         ):
-            with server(app) as (other, _):
+            with server(app, as_it_comes) as (other, _):
                 row = await compare_async(
                     what,
                     name,

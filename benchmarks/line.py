@@ -20,14 +20,13 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, Final
 
-import uvloop
-
 from benchmarks.harness import Row, compare_async, print_table
 from benchmarks.stored import complaints, fill
 from rapport.common.events.cases import CaseOpened
 from rapport.common.events.codec import Record
 from rapport.common.events.notifications import NotificationDelivered, NotificationRequested
 from rapport.common.events.topics import CASES, NOTIFICATIONS
+from rapport.common.serving import run_on_loop
 from rapport.common.telemetry import configure_logs
 from rapport.standalone.system import System, system
 
@@ -167,7 +166,7 @@ def run() -> list[Row]:
     with TemporaryDirectory() as folder:
         few, many = Path(folder) / "few", Path(folder) / "many"
         fill({few: FEW, many: MANY})
-        return uvloop.run(_compared(few, many))
+        return run_on_loop(_compared(few, many))
 
 
 async def _compared(few: Path, many: Path) -> list[Row]:
@@ -215,7 +214,7 @@ def main() -> None:
     print_table(run())
     with TemporaryDirectory() as folder:
         fill({Path(folder): FEW})
-        uvloop.run(_profiled(Path(folder)))
+        run_on_loop(_profiled(Path(folder)))
 
 
 if __name__ == "__main__":

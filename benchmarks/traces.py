@@ -5,7 +5,6 @@ it is told and throws it away. What is still to be told after the last complaint
 """
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,17 +16,15 @@ from time import perf_counter
 from typing import Final
 from urllib.request import urlopen
 
-import uvloop
-
 from benchmarks.harness import Row, compare_async, print_table
 from benchmarks.line import COMPLAINTS, line
 from benchmarks.stored import fill
 from rapport.common import tracing
-from rapport.common.serving import SWITCH_SECONDS
+from rapport.common.serving import run_on_loop
 
 CASES: Final = 10_000
-ROUNDS: Final = 7
-TURNS: Final = 3
+ROUNDS: Final = 15
+TURNS: Final = 2
 """How many times the complaints of the line are sent in each round."""
 
 PATIENCE: Final = 60.0
@@ -114,10 +111,9 @@ async def _compared(folder: Path, address: str) -> Row:
 
 def run() -> list[Row]:
     """Return the row of the report."""
-    sys.setswitchinterval(SWITCH_SECONDS)  # as our processes do
     with TemporaryDirectory() as folder, collector() as address:
         fill({Path(folder): CASES})
-        row = uvloop.run(_compared(Path(folder), address))
+        row = run_on_loop(_compared(Path(folder), address))
         with urlopen(address) as answer:
             received = int(answer.read())
     print(f"traces: {received / (ROUNDS + 1) / TURNS / COMPLAINTS:,.0f} bytes told per complaint")
