@@ -6,16 +6,33 @@ the neighbours.
 
 import argparse
 import sys
+from dataclasses import replace
 from importlib import import_module
 from time import perf_counter
+from types import ModuleType
 from typing import Final
 
 from benchmarks.harness import Row, print_table
 
-PROMISED: Final = ("bus", "intake", "kafka", "line", "mongo", "search", "traces")
+PROMISED: Final = (
+    "bus",
+    "intake",
+    "latency",
+    "overload",
+    "kafka",
+    "poison",
+    "partitions",
+    "recovery",
+    "line",
+    "growth",
+    "per_core",
+    "mongo",
+    "search",
+    "traces",
+)
 """The modules that run unless some are named, in the order in which they run."""
 
-NAMES: Final = (*PROMISED, "store")
+NAMES: Final = (*PROMISED, "memory", "store")
 """All modules with a `run` that returns rows."""
 
 
@@ -25,9 +42,16 @@ def measured(names: list[str]) -> list[Row]:
     for name in names:
         began = perf_counter()
         print(f"{name} ...", file=sys.stderr, flush=True)
-        rows += import_module(f"benchmarks.{name}").run()
+        module = import_module(f"benchmarks.{name}")
+        found: list[Row] = module.run()
+        rows += [replace(row, meaning=row.meaning or _first_line(module)) for row in found]
         print(f"{name}: {perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
     return rows
+
+
+def _first_line(module: ModuleType) -> str:
+    """Return what a benchmark is about, which its rows mean unless they say more."""
+    return (module.__doc__ or "").partition("\n")[0]
 
 
 def main() -> int:

@@ -26,6 +26,8 @@ class Row:
     ratio: float
     at_least: float
     detail: str
+    meaning: str = ""
+    """What the ratio says, in one line."""
 
     @property
     def holds(self) -> bool:
@@ -56,6 +58,7 @@ async def compare_async(
     *,
     rounds: int = 7,
     at_least: float,
+    meaning: str = "",
 ) -> Row:
     """Measure both in turn on the running event loop; return the median of the rounds' ratios."""
     pairs = [await _round(ours, theirs, ours_first=turn % 2 == 0) for turn in range(rounds + 1)][1:]
@@ -65,7 +68,7 @@ async def compare_async(
         f"{our_rate:,.0f}/s against {their_rate:,.0f}/s, "
         f"{rounds} rounds from {min(ratios):.2f} to {max(ratios):.2f}"
     )
-    return Row(what, baseline_name, median(ratios), at_least, detail)
+    return Row(what, baseline_name, median(ratios), at_least, detail, meaning)
 
 
 def rate(operations: int, work: Callable[[], object]) -> float:
@@ -76,13 +79,16 @@ def rate(operations: int, work: Callable[[], object]) -> float:
 
 
 def print_table(rows: Sequence[Row]) -> None:
-    """Print rows as a plain table; a target that is missed is marked."""
+    """Print rows as a plain table, a target that is missed is marked; then what each row means."""
     lines = [("what", "baseline", "ratio", "at least", "", "detail"), *map(_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         )
+    for row in rows:
+        if row.meaning:
+            print(f"{row.what}: {row.meaning}")
 
 
 async def _round(ours: Measure, theirs: Measure, *, ours_first: bool) -> tuple[float, float]:

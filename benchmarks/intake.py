@@ -273,11 +273,11 @@ def _request(token: str, number: int) -> bytes:
     return head.encode() + body
 
 
-async def load(port: int, sent: Sequence[bytes]) -> float:
+async def load(port: int, sent: Sequence[bytes], connections: int = CONNECTIONS) -> float:
     """Send requests over all connections; return how many were answered per second."""
     loop = asyncio.get_running_loop()
     left = (sent[number % DISTINCT] for number in range(REQUESTS))
-    finished: list[asyncio.Future[None]] = [loop.create_future() for _ in range(CONNECTIONS)]
+    finished: list[asyncio.Future[None]] = [loop.create_future() for _ in range(connections)]
     started = perf_counter()
     for one in finished:
         await loop.create_connection(partial(Connected, left, one), "127.0.0.1", port)

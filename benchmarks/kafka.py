@@ -13,13 +13,12 @@ The broker is the one that RAPPORT_TEST_KAFKA names, else one of our own for the
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import uvloop
@@ -35,6 +34,7 @@ from starlette.types import ASGIApp
 
 from benchmarks import real_servers
 from benchmarks.bus import _messages
+from benchmarks.following import following, pipeline
 from benchmarks.harness import Row, compare_async, print_table
 from benchmarks.intake import (
     ANSWER,
@@ -48,15 +48,9 @@ from benchmarks.intake import (
     message_of,
 )
 from rapport.common.bus.kafka import KafkaBus, apply
-from rapport.common.bus.pipeline import Pipeline
-from rapport.common.clock import SystemClock
-from rapport.common.engine import Engine
-from rapport.common.events.codec import Message, Record, decode, encode
-from rapport.common.events.ids import derived_id, random_id
+from rapport.common.events.codec import Message, Record
+from rapport.common.events.ids import random_id
 from rapport.common.events.topics import TOPICS, Topic
-from rapport.common.handling import foreign
-from rapport.common.store.outbox import Relay
-from rapport.common.store.sqlite import SqliteStore
 
 STORED: Final = 20_000
 FEW: Final = 2_000
@@ -90,29 +84,16 @@ class Run:
 
     def follow(self, record: Record) -> Message:
         """Return what follows from a record."""
-        event = decode(record)
-        id = derived_id(event.id, "bench", event.type, event.subject, "followed")
-        return encode(replace(event, id=id, causationid=event.id), self.out.name)
-
-    def pipeline(self, topic: Topic) -> Pipeline:
-        """Return a service's pipeline that stores nothing: what follows is published at once."""
-
-        @foreign(topic)
-        def follow(record: Record, resources: Any) -> Iterator[Message]:
-            yield self.follow(record)
-
-        clock, store = SystemClock(), SqliteStore(None, ())
-        engine = Engine("bench", store, Relay(self.bus, store, (), clock), clock)
-        return Pipeline(engine, self.bus, clock, (), (), None, foreign=[follow])
+        return following(record, self.out.name)
 
     async def ours(self, topic: Topic, count: int) -> float:
         """Read `count` records and publish what follows; return how many per second."""
         watch = Watch(count)
-        pipeline = self.pipeline(topic)
+        line = pipeline(self.bus, topic.name, self.follow)
 
         async def handle(records: Sequence[Record]) -> None:
             watch.begin()
-            await pipeline.handle(records)
+            await line.handle(records)
             watch.done(len(records))
 
         reader = await self.bus.subscribe(random_id(), [topic.name], handle, max_batch=BATCH)

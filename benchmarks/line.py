@@ -9,6 +9,7 @@ Run by itself, it also says in which code the event loop spends its time.
 import asyncio
 import cProfile
 import json
+import os
 import pstats
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -21,20 +22,20 @@ from time import perf_counter
 from typing import Any, Final
 
 from benchmarks.harness import Row, compare_async, print_table
-from benchmarks.stored import complaints, fill
+from benchmarks.stored import complaints, fill, installation, request
 from rapport.common.events.cases import CaseOpened
 from rapport.common.events.codec import Record
 from rapport.common.events.notifications import NotificationDelivered, NotificationRequested
 from rapport.common.events.topics import CASES, NOTIFICATIONS
 from rapport.common.serving import run_on_loop
 from rapport.common.telemetry import configure_logs
-from rapport.standalone.system import System, system
+from rapport.standalone.system import System
 
 FEW: Final = 10_000
 MANY: Final = 200_000
 ROUNDS: Final = 7
 SENDERS: Final = 64
-COMPLAINTS: Final = 320
+COMPLAINTS: Final = int(os.environ.get("COMPLAINTS", "320"))
 WORSE: Final = 1.2
 """How much more an event may cost where many cases are stored."""
 
@@ -109,9 +110,9 @@ class Line:
 
     async def _send_always(self, requests: Iterator[bytes]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        for request in requests:
+        for sending in requests:
             sent = perf_counter()
-            writer.write(request)
+            writer.write(sending)
             receipt = await _answer(reader)
             journey = self._journeys[receipt["id"]]
             journey.sent, journey.over["accept"] = sent, perf_counter()
@@ -130,14 +131,7 @@ class Line:
 
 
 def _requests(token: str) -> Iterator[bytes]:
-    for complaint in complaints(f"line {token[-8:]}"):
-        body = json.dumps(complaint).encode()
-        head = (
-            "POST /intake/v1/feedback HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-            f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        yield head.encode() + body
+    return (request(token, complaint) for complaint in complaints(f"line {token[-8:]}"))
 
 
 async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
@@ -151,7 +145,7 @@ async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
 @asynccontextmanager
 async def line(folder: Path) -> AsyncIterator[Line]:
     """Run the installation in `folder`."""
-    async with system(folder, port=0) as up:
+    async with installation(folder) as up:
         running = Line(up)
         watching = asyncio.create_task(running.watch())
         try:
@@ -166,23 +160,25 @@ def run() -> list[Row]:
     with TemporaryDirectory() as folder:
         few, many = Path(folder) / "few", Path(folder) / "many"
         fill({few: FEW, many: MANY})
-        return run_on_loop(_compared(few, many))
+        return run_on_loop(compared((FEW, few), (MANY, many), ROUNDS))
 
 
-async def _compared(few: Path, many: Path) -> list[Row]:
+async def compared(few: tuple[int, Path], many: tuple[int, Path], rounds: int) -> list[Row]:
+    """Measure two installations, each given with how many cases it has stored."""
     configure_logs("ERROR")
     async with AsyncExitStack() as opened:
-        small = await opened.enter_async_context(line(few))
-        large = await opened.enter_async_context(line(many))
+        small = await opened.enter_async_context(line(few[1]))
+        large = await opened.enter_async_context(line(many[1]))
         row = await compare_async(
             "whole line, accept -> case -> notification attempt",
-            f"itself, {FEW:,} cases stored, not {MANY:,}",
+            f"itself, {few[0]:,} cases stored, not {many[0]:,}",
             large.rate,
             small.rate,
-            rounds=ROUNDS,
+            rounds=rounds,
             at_least=1 / WORSE,
+            meaning="the rate with many cases over the rate with few; 1 where size costs nothing",
         )
-        for stored, measured in ((FEW, small), (MANY, large)):
+        for stored, measured in ((few[0], small), (many[0], large)):
             print(f"whole line, {SENDERS} at once, {stored:,} cases stored: {measured.told()}")
     return [row]
 

@@ -6,8 +6,10 @@ is quicker; those of new events fall anywhere among them, as ever.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -33,6 +35,9 @@ PRODUCTS: Final = 10
 SEED: Final = 20_261_122
 BATCH: Final = 2_000
 PAUSE: Final = 0.05
+
+EVERY_CASE_IS_TOLD: Final = "alerts: {most: 1000, minutes: 1, always: {events: [case.opened]}}"
+"""What people would not want, and what can be counted: see the limits of notification."""
 
 
 def fill(installations: dict[Path, int]) -> None:
@@ -67,6 +72,26 @@ def complaints(source: str) -> Iterator[dict[str, Any]]:
             number += 1
 
 
+def request(token: str, complaint: dict[str, Any]) -> bytes:
+    """Return a complaint as the HTTP request that brings it to intake."""
+    body = json.dumps(complaint).encode()
+    head = (
+        f"POST /intake/v1/feedback HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+@asynccontextmanager
+async def installation(folder: Path) -> AsyncIterator[System]:
+    """Run the system in `folder`; every new case is told, however many there are."""
+    limits = folder / "policy" / "notification" / "limits.yaml"
+    limits.parent.mkdir(parents=True, exist_ok=True)
+    limits.write_text(EVERY_CASE_IS_TOLD, "utf-8")
+    async with system(folder, port=0, settings={"policy_dir": folder / "policy"}) as up:
+        yield up
+
+
 async def set_up(up: System, http: httpx2.AsyncClient) -> None:
     """Let every owner be told of a new case on the live stream."""
     headers = authorization(up)
@@ -93,7 +118,7 @@ def _begin(folder: Path) -> None:
 
 async def _begun(folder: Path) -> None:
     configure_logs("ERROR")
-    async with system(folder, port=0) as up, httpx2.AsyncClient(base_url=up.url) as http:
+    async with installation(folder) as up, httpx2.AsyncClient(base_url=up.url) as http:
         await set_up(up, http)
         headers = authorization(up)
         for complaint in islice(complaints("sample"), SAMPLE):

@@ -1,0 +1,305 @@
+"""What the whole line makes of a core, against the sum of what its stages cost by themselves.
+
+The system is a process of its own, as `rapport up` has it. It takes complaints in until each has
+its case and its owner has been told; what counts is the processor time that it used, of all its
+threads. Then the same is done by bare loops: a bare route of Starlette takes the complaints in;
+each record is decoded once for each service that is concerned, each message that followed gets its
+id, is encoded and appended to a table, 500 at once; each text is assessed; each version of an
+aggregate and each fact is written as the row that it is, in a table with the same indexes, 200 at
+once, and each version but the first is read before. No outboxes, no groups, no retries, nobody
+waits for anybody.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
+from itertools import islice
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import process_time
+from typing import Any, Final
+
+import httpx2
+import uvloop
+
+from benchmarks.bus import Table as Log
+from benchmarks.harness import Row, compare_async, print_table
+from benchmarks.intake import bare_starlette
+from benchmarks.open_loop import offer
+from benchmarks.stored import complaints, installation, request, set_up
+from rapport.common.bus.embedded import EmbeddedBus
+from rapport.common.events.codec import Message, Record, decode, encode, event_type
+from rapport.common.events.envelope import Event
+from rapport.common.events.feedback import FeedbackReceived
+from rapport.common.events.ids import derived_id
+from rapport.common.events.topics import FEEDBACK, TOPICS
+from rapport.common.handling import EventHandler, FactHandler
+from rapport.common.serving import listening, run_on_loop
+from rapport.common.store.sqlite import SqliteStore
+from rapport.common.store.sqlite.table import Table
+from rapport.common.store.sqlite.worker import insert_many
+from rapport.common.telemetry import configure_logs
+from rapport.routing.domain.conversation import assessable
+from rapport.routing.service import load_assessor
+from rapport.standalone.system import SERVICES, System
+
+ROUNDS: Final = int(os.environ.get("ROUNDS", "7"))
+COMPLAINTS: Final = int(os.environ.get("COMPLAINTS", "1000"))
+PER_SECOND: Final = float(os.environ.get("PER_SECOND", "200"))
+CONNECTIONS: Final = 64
+AT_ONCE: Final = 200
+PAUSE: Final = 0.05
+
+SAME_DURABILITY: Final = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -16000")
+
+Quiet = Callable[[], Any]
+Served = AbstractAsyncContextManager[tuple[int, str, Quiet]]
+
+
+@asynccontextmanager
+async def whole(folder: Path) -> AsyncIterator[tuple[int, str, Quiet]]:
+    """The system; gives its port, a token, and what waits until nothing is on its way."""
+    async with installation(folder) as up:
+        async with httpx2.AsyncClient(base_url=up.url) as http:
+            await set_up(up, http)
+        yield int(up.url.rpartition(":")[2]), up.token("shop", "publisher"), lambda: _quiet(up)
+
+
+@asynccontextmanager
+async def bare_route(folder: Path) -> AsyncIterator[tuple[int, str, Quiet]]:
+    """The bare route, which is done when it has answered."""
+    async with bare_starlette(folder) as app, listening(app, "127.0.0.1", 0) as port:
+        yield port, "none", lambda: asyncio.sleep(0)
+
+
+async def _quiet(up: System) -> None:
+    while True:
+        if await up.quiet():
+            return
+        await asyncio.sleep(PAUSE)
+
+
+def serve(served: Callable[[Path], Served], folder: str, parent: Connection) -> None:
+    """Serve; tell, whenever asked and nothing is on its way, the processor time used so far."""
+    configure_logs("ERROR")
+
+    async def serving() -> None:
+        async with served(Path(folder)) as (port, token, quiet):
+            parent.send((port, token))
+            while await asyncio.to_thread(parent.recv):
+                await quiet()
+                parent.send(process_time())
+
+    run_on_loop(serving())
+
+
+class Server:
+    """A process that serves one of the two."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._port, self._token = pipe.recv()
+        self._complaints = complaints("core")
+
+    async def seconds(self) -> float:
+        """Send complaints; return the processor time that all of what follows took, for each."""
+        sent = [request(self._token, item) for item in islice(self._complaints, COMPLAINTS)]
+        before = await self._used()
+        answers = await offer(self._port, sent, PER_SECOND, COMPLAINTS / PER_SECOND, CONNECTIONS)
+        assert answers.seconds.keys() == {202}, answers.seconds.keys()
+        return (await self._used() - before) / len(answers.seconds[202])
+
+    async def _used(self) -> float:
+        self._pipe.send(True)
+        seconds: float = await asyncio.to_thread(self._pipe.recv)
+        return seconds
+
+
+@contextmanager
+def server(served: Callable[[Path], Served], folder: Path) -> Iterator[Server]:
+    """Run one of the two in a process of its own."""
+    ours, theirs = multiprocessing.Pipe()
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=serve, args=(served, str(folder), theirs), daemon=True)
+    process.start()
+    yield Server(ours)
+    ours.send(False)
+    process.join()
+
+
+class Done:
+    """All that an installation has done for its complaints."""
+
+    def __init__(self, records: Sequence[Record], stored: dict[Table, list[Any]]) -> None:
+        self._records = records
+        self._stored = stored
+        self._received: list[FeedbackReceived] = []
+        self._followed: list[tuple[Event[Any], str]] = []
+        for record in records:
+            event = decode(record)
+            if isinstance(event.data, FeedbackReceived):
+                self._received.append(event.data)
+            else:
+                self._followed.append((event, record.topic))
+        self._assessor = load_assessor()
+        self._kinds: list[set[str]] = []
+        for service in SERVICES.values():
+            on = {handler.event.TYPE for handler in service.only(EventHandler)}
+            facts = [event.TYPE for fact in service.only(FactHandler) for event in fact.events]
+            self._kinds.append(on.union(facts))
+
+    @classmethod
+    async def of(cls, folder: Path) -> "Done":
+        """Read it from the log and the stores, with which nobody works."""
+        bus = EmbeddedBus(folder / "bus.db")
+        await bus.start()
+        ends = await bus.ends(list(TOPICS))
+        before = dict.fromkeys(ends, -1)
+        records = [
+            record async for some in bus.tail(list(TOPICS), before, until=ends) for record in some
+        ]
+        await bus.stop()
+        stored = {}
+        for name, service in SERVICES.items():
+            store = SqliteStore(folder / f"{name}.db", service.kinds)
+            await store.start()
+            for kind in service.kinds:
+                stored[Table(kind)] = await _all(store, kind)
+            await store.stop()
+        return cls(records, stored)
+
+    @property
+    def complaints(self) -> int:
+        """How many complaints all of it was for."""
+        return len(self._received)
+
+    def stages(self, folder: Path) -> dict[str, float]:
+        """Do it again, stage by stage; return the processor time of each, per complaint."""
+        stages: dict[str, Callable[[Path], None]] = {
+            "decode": self._decode,
+            "id and encode": self._encode,
+            "assess": self._assess,
+            "append": self._append,
+            "store": self._store,
+        }
+        found = {}
+        for name, work in stages.items():
+            began = process_time()
+            work(folder)
+            found[name] = (process_time() - began) / self.complaints
+        return found
+
+    def _decode(self, folder: Path) -> None:
+        for kinds in self._kinds:
+            for record in self._records:
+                if event_type(record.headers) in kinds:
+                    decode(record)
+
+    def _encode(self, folder: Path) -> None:
+        for event, topic in self._followed:
+            derived_id(event.id, "bench", event.type, event.subject, "followed")
+            encode(event, topic)
+
+    def _assess(self, folder: Path) -> None:
+        for feedback in self._received:
+            self._assessor.assess(assessable(feedback))
+
+    def _append(self, folder: Path) -> None:
+        with closing(Log(folder / "log.db")) as log:
+            log.append(
+                [Message(record.topic, *record[4:]) for record in self._records if _follows(record)]
+            )
+
+    def _store(self, folder: Path) -> None:
+        with closing(sqlite3.connect(folder / "store.db", isolation_level=None)) as connection:
+            for pragma in SAME_DURABILITY:
+                connection.execute(f"PRAGMA {pragma}")
+            for table, items in self._stored.items():
+                table.prepare(connection)
+                for first in range(0, len(items), AT_ONCE):
+                    _write(connection, table, items[first : first + AT_ONCE])
+
+
+def _follows(record: Record) -> bool:
+    """Tell whether a record is not one that the bare route appends."""
+    return record.topic != FEEDBACK.name
+
+
+def _write(connection: sqlite3.Connection, table: Table, items: Sequence[Any]) -> None:
+    """Write every version of `items`, and read each that is not the last before."""
+    left = list(items)
+    version = 1
+    while left:
+        connection.execute("BEGIN IMMEDIATE")
+        rows = [table.row(item) for item in left]
+        changed = table.looked_by if table.is_aggregate else ()
+        then = table.upsert(changed) if table.is_aggregate else "ON CONFLICT DO NOTHING"
+        insert_many(connection, table.into, rows, then)
+        connection.execute("COMMIT")
+        left = [item for item in left if getattr(item, "version", 1) > version]
+        for item in left:
+            query = f"SELECT {table.found} FROM {table.name} WHERE id = ?"
+            table.read(connection.execute(query, [item.id]).fetchone())
+        version += 1
+
+
+async def _all(store: SqliteStore, kind: type[Any]) -> list[Any]:
+    found: list[Any] = []
+    cursor = None
+    while True:
+        page = await store.find(kind, limit=1_000, cursor=cursor)
+        found += page.items
+        cursor = page.next
+        if cursor is None:
+            return found
+
+
+async def _run(folder: Path) -> list[Row]:
+    with server(whole, folder / "sample") as sample:
+        await sample.seconds()
+    done = await Done.of(folder / "sample")
+    stages: list[dict[str, float]] = []
+    own: list[float] = []
+    with server(whole, folder / "whole") as ours, server(bare_route, folder) as bare:
+
+        async def line() -> float:
+            own.append(await ours.seconds())
+            return 1 / own[-1]
+
+        async def loops() -> float:
+            with TemporaryDirectory(dir=folder) as own_folder:
+                found = {"accept": await bare.seconds()} | done.stages(Path(own_folder))
+            stages.append(found)
+            return 1 / sum(found.values())
+
+        row = await compare_async(
+            "whole line, complaints per second and core",
+            "the sum of its stages' bare costs",
+            line,
+            loops,
+            rounds=ROUNDS,
+            at_least=0.6,
+            meaning="the share of the system's processor time that the work itself needs",
+        )
+    told = ", ".join(
+        f"{name} {median([found[name] for found in stages]) * 1e6:.0f}" for name in stages[0]
+    )
+    print(f"whole line: {median(own) * 1e6:.0f} µs of a core per complaint; bare, in µs: {told}")
+    return [row]
+
+
+def run() -> list[Row]:
+    """Return the row of the report, and print what each stage costs by itself."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "whole").mkdir()
+        (Path(folder) / "sample").mkdir()
+        return uvloop.run(_run(Path(folder)))
+
+
+if __name__ == "__main__":
+    print_table(run())
