@@ -21,13 +21,17 @@ from cryptography.x509.oid import NameOID
 
 @dataclass
 class SmtpSink:
-    """Keeps what it accepts; each answer can be replaced, `drop` hangs up on the message's end."""
+    """Keeps what it accepts; each answer can be replaced, `drop` hangs up on the message's end.
+
+    It knows nobody at the address that it `refuses`.
+    """
 
     port: int = 0
     accepted: list[Envelope] = field(default_factory=list)
     connections: int = 0
     mail: str | None = None
     rcpt: str | None = None
+    refuses: str | None = None
     data: str = "250 2.0.0 queued"
     drop: bool = False
     hold: asyncio.Event | None = None
@@ -43,6 +47,8 @@ class SmtpSink:
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
+        if address == self.refuses:
+            return "550 5.1.1 unknown"
         if self.rcpt is None:
             envelope.rcpt_tos.append(address)
         return self.rcpt or "250 OK"

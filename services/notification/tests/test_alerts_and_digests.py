@@ -67,7 +67,7 @@ st.register_type_strategy(Criteria, st.builds(Criteria, product=st.text(min_size
 def test_every_matter_is_told_in_every_language(data: EventData) -> None:
     matter = matter_of(happened(data))
     assert matter is not None
-    wordings = alert_wordings(matter, MORNING, RENDERER)
+    wordings = alert_wordings(matter, MORNING, RENDERER, LANGUAGES)
     assert set(wordings) == set(LANGUAGES)
     assert all(wording.subject and wording.text for wording in wordings.values())
 

@@ -1,5 +1,6 @@
 """Notification over HTTP: versions, repeats, pages, and what is refused, as problem documents."""
 
+import re
 from typing import Any
 
 import pytest
@@ -182,6 +183,8 @@ async def test_what_is_not_there_is_not_found(
         ("PUT", "stakeholders/x", {"name": "x" * 201}, "/name"),
         ("PUT", "stakeholders/-x", {}, "/path/id"),
         ("PUT", "subscriptions/x", SUBSCRIPTION | {"at": "08:00+03:30"}, "/at"),
+        ("PUT", "subscriptions/x", SUBSCRIPTION | {"events": ["case.eaten"]}, "/events/0"),
+        ("PUT", "subscriptions/x", SUBSCRIPTION | {"when": {"kind": ["x" * 8_000]}}, "/when"),
         ("PUT", "preferences/x", {"opted_out": ["everything"]}, "/opted_out/0"),
         ("POST", "communications", {"groups": [], "wordings": {}}, "/groups"),
         ("POST", "communications",
@@ -199,6 +202,14 @@ async def test_what_does_not_fit_is_refused_with_its_field(
     answer = await notification.call(method, f"{BASE}/{path}", json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
     assert answer.json()["errors"][0]["pointer"] == pointer
+    assert "eaten" not in answer.text
+
+
+def test_a_time_of_day_is_documented_as_it_is_told(notification: Harness) -> None:
+    schemas = notification.running.app.openapi()["components"]["schemas"]
+    for view in ("SubscriptionBody", "SubscriptionView"):
+        assert re.fullmatch(schemas[view]["properties"]["at"]["pattern"], "08:00:00")
+        assert "format" not in schemas[view]["properties"]["at"]
 
 
 async def test_a_moment_beyond_all_calendars_is_refused_with_its_field(

@@ -70,7 +70,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def attempt(self) -> None:
         [item] = self.message.due()
-        decided: Notification | None = delivery.attempt(self.message, item, self.now)
+        decided: Notification | None = delivery.attempt(self.message, item, delivery.Turn(self.now))
         assert decided is self.message
         if self.message.state == "leased":
             self.under_way.append(self.message.attempts)

@@ -475,7 +475,7 @@ async def test_what_cannot_be_an_address_is_refused_with_its_field(
 @pytest.mark.parametrize(
     ("change", "pointer"),
     [
-        ({"events": ["case.exploded"]}, "/events"),
+        ({"events": ["case.exploded"]}, "/events/0"),
         ({"when": {"prodcut": "kettle"}}, "/when/prodcut"),
         ({"time_zone": "Mars/Olympus"}, "/time_zone"),
         ({"to": []}, "/to"),

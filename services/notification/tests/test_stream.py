@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from rapport.common.runtime import Running
 from rapport.common.serving import listening
 from rapport.common.store.sqlite import SqliteStore
 from rapport.common.testing import MORNING
+from rapport.notification.resources import Listeners
 from rapport.notification.service import SERVICE
 
 from .cast import opened, released
@@ -183,3 +184,20 @@ async def test_what_is_no_place_is_refused(live: Live, after: str) -> None:
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["errors"][0]["pointer"] == "/header/last-event-id"
+
+
+@pytest.mark.parametrize("limit", [{"most": 2}, {"most_each": 2}])
+async def test_only_so_many_listen_and_whoever_leaves_makes_room(
+    live: Live, limit: dict[str, int]
+) -> None:
+    listeners = Listeners(**limit)
+    live.running.app.state.resources = replace(live.running.resources, listeners=listeners)
+    async with live.listen(), live.listen():
+        refused = await live.http.get(STREAM)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
+        assert refused.headers["content-type"] == "application/problem+json"
+    while len(listeners):
+        await live.running.quiet()
+    async with live.listen() as stream:
+        await live.publish(opened("new"))
+        assert json.loads((await anext(stream)).data)["data"]["case_id"] == "new"

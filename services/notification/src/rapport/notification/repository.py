@@ -106,7 +106,7 @@ class Directories:
         """Return the directory; another process's changes show within five seconds."""
         async with self._reading:
             now, changes = self._clock.now(), self._changes
-            if self._fresh_until is None or now >= self._fresh_until:
+            if self._fresh_until is None or not now < self._fresh_until <= now + FRESH:
                 self._known = Directory(
                     await self._all(Subscription),
                     {item.id: item for item in await self._all(Stakeholder)},

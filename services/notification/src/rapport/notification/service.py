@@ -4,15 +4,18 @@ from functools import cache
 from pathlib import Path
 
 from rapport.common.events.topics import ANALYTICS, CASES, CRISES, KNOWLEDGE, NOTIFICATIONS
+from rapport.common.policy import load_policy
 from rapport.common.runtime import Host, Service
 from rapport.notification.api import router
 from rapport.notification.channels import Channels
 from rapport.notification.channels.addresses import AddressPolicy
+from rapport.notification.channels.destinations import Destinations
 from rapport.notification.channels.elsewhere import ElsewhereChannel
 from rapport.notification.channels.email import EmailChannel, EmailConfig
 from rapport.notification.channels.rendering import Renderer
 from rapport.notification.channels.stream import StreamChannel
 from rapport.notification.channels.webhook import WebhookChannel
+from rapport.notification.domain.allowances import Allowance, Limits
 from rapport.notification.domain.audience import Audience, Linked
 from rapport.notification.domain.communications import Communication
 from rapport.notification.domain.log import Interaction, Occurrence
@@ -36,7 +39,7 @@ def _renderer(own_templates: Path | None) -> Renderer:
 
 
 def resources(host: Host) -> Resources:
-    """Open the channels and templates that the settings name."""
+    """Open the channels and read the templates and limits that the settings name."""
     settings: Settings = host.settings
     policy = AddressPolicy(settings.webhook_allow)
     password = settings.smtp_password
@@ -58,7 +61,9 @@ def resources(host: Host) -> Resources:
         channels=Channels(
             EmailChannel(email), WebhookChannel(policy), StreamChannel(), ElsewhereChannel()
         ),
+        destinations=Destinations(),
         renderer=_renderer(settings.template_dir),
+        limits=load_policy("notification", "limits", Limits, settings.policy_dir),
         person_key=settings.person_key.get_secret_value().encode(),
     )
 
@@ -73,6 +78,7 @@ SERVICE = Service(
     title="Rapport notification",
     consumes=(CASES, CRISES, KNOWLEDGE, ANALYTICS, NOTIFICATIONS),
     kinds=(
+        Allowance,
         Audience,
         Communication,
         Interaction,

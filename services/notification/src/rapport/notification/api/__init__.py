@@ -5,6 +5,7 @@ Views show addresses only to those who may read stakeholders; a list of notifica
 
 from rapport.common.http import Router
 from rapport.notification.api import (
+    allowances,
     communications,
     interactions,
     notifications,
@@ -21,6 +22,7 @@ router.include_router(stakeholders.router)
 router.include_router(subscriptions.router)
 router.include_router(communications.router)
 router.include_router(notifications.router)
+router.include_router(allowances.router)
 router.include_router(interactions.router)
 router.include_router(stream.router)
 

@@ -26,7 +26,7 @@ from rapport.common.events.topics import (
     KNOWLEDGE,
     NOTIFICATIONS,
 )
-from rapport.common.http import Router, may
+from rapport.common.http import Principal, Router, may
 from rapport.notification.api.shared import Notifying
 
 router = Router(tags=["stream"])
@@ -37,6 +37,14 @@ STREAMED: Final = tuple(
 
 Positions = dict[Position, int]
 """The last offset that was seen of each partition; -1 where there was none."""
+
+
+async def take_place(
+    notification: Notifying, caller: Annotated[Principal, may("stream.read")]
+) -> AsyncIterator[None]:
+    """Dependency: a place among the listeners until the stream ends; raises TemporaryError."""
+    with notification.listeners.place(caller.subject):
+        yield
 
 
 async def begin(
@@ -54,7 +62,7 @@ async def begin(
     "/stream",
     summary="What happens, live",
     response_class=EventSourceResponse,
-    dependencies=[may("stream.read")],
+    dependencies=[Depends(take_place)],
 )
 async def stream(
     notification: Notifying,

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fastapi import Response
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from rapport.common.errors import FieldProblem, Invalid
 from rapport.common.http import Command, Cursor, Limit, Router, command, etag, may
@@ -17,26 +17,43 @@ from rapport.notification.domain.stakeholders import Cadence, Subscription
 router = Router(tags=["subscriptions"])
 
 EVENTS: Final = frozenset(event_name(kind) for kind in MATTERS)
+LONGEST_CONDITIONS: Final = 8_000
+"""Characters of a subscription's conditions, as JSON."""
+
+LocalTime = Annotated[
+    time,
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,6})?)?$"}
+    ),
+]
+"""A time of day; JSON Schema's `time` has a zone, and this has none."""
+
+
+def _known(event: str) -> str:
+    if event not in EVENTS:
+        raise ValueError("is not an event to subscribe to")
+    return event
+
+
+EventName = Annotated[str, Field(max_length=100), AfterValidator(_known)]
+
+
+def _bounded(conditions: Conditions) -> Conditions:
+    if len(conditions.model_dump_json()) > LONGEST_CONDITIONS:
+        raise ValueError(f"is longer than {LONGEST_CONDITIONS:,} characters")
+    return conditions
 
 
 class SubscriptionBody(Body):
     """What shall be told to whom, when it meets the conditions, at once or as a digest."""
 
     to: Annotated[tuple[Line, ...], Field(min_length=1, max_length=100)]
-    events: Annotated[tuple[str, ...], Field(min_length=1, max_length=50)]
-    when: Conditions = Conditions({})
+    events: Annotated[tuple[EventName, ...], Field(min_length=1, max_length=50)]
+    when: Annotated[Conditions, AfterValidator(_bounded)] = Conditions({})
     deliver: Literal["at_once", "digest"] = "at_once"
     every: Cadence = "daily"
-    at: time = time(8, 0)
+    at: LocalTime = time(8, 0)
     time_zone: Annotated[str, Field(max_length=100)] = "UTC"
-
-    @field_validator("events")
-    @classmethod
-    def _known(cls, events: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = sorted(set(events) - EVENTS)
-        if unknown:
-            raise ValueError(f"not an event to subscribe to: {', '.join(unknown)}")
-        return events
 
     @field_validator("at")
     @classmethod

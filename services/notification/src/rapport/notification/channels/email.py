@@ -140,6 +140,10 @@ class EmailChannel:
         except asyncio.CancelledError:
             session.smtp.close()
             raise
+        except SMTPException as error:
+            if not _is_in_step(error):
+                session.smtp.close()
+            raise
         finally:
             if session.smtp.is_connected:
                 session.messages += 1
@@ -177,6 +181,16 @@ class EmailChannel:
 async def _leave(smtp: SMTP) -> None:
     with suppress(OSError, SMTPException), closing(smtp):
         await smtp.quit(timeout=FAREWELL_TIMEOUT)
+
+
+def _is_in_step(error: SMTPException) -> bool:
+    """Tell whether the server gave a proper answer and stays, so that it can take the next message.
+
+    After noise nobody knows which answer is to what; after 421 it closes.
+    """
+    answers = error.recipients if isinstance(error, SMTPRecipientsRefused) else [error]
+    codes = [answer.code for answer in answers if isinstance(answer, SMTPResponseException)]
+    return bool(codes) and all(200 <= code < 600 and code != 421 for code in codes)
 
 
 def outcome_of(error: OSError | SMTPException) -> Outcome:

@@ -102,6 +102,17 @@ class Digest(TypedDict):
     url: str | None
 
 
+class HeldBack(TypedDict):
+    """What is told of alerts that were held back: how many, by event, and by which limit."""
+
+    total: int
+    by_event: Mapping[str, int]
+    start: datetime
+    end: datetime
+    most: int
+    minutes: int
+
+
 class Reply(TypedDict):
     """Somebody's answer to a person, and the reference that the person can quote."""
 
@@ -177,7 +188,7 @@ class Renderer:
         self._names = frozenset(sources)
 
     def render(
-        self, kind: str, language: str, context: Alert | Digest | Reply | Statement
+        self, kind: str, language: str, context: Alert | Digest | HeldBack | Reply | Statement
     ) -> Rendered:
         """Return a message in `language`, in English where that has no words for its kind.
 
@@ -325,6 +336,8 @@ def _left_to_right(text: str, language: str) -> str:
 
 
 def _isolated(line: str, language: str) -> str:
+    if line.isascii() and DIRECTION[language] == "ltr":
+        return line
     bare = _BIDI_CONTROLS.sub("", line)
     foreign = {"L"} if DIRECTION[language] == "rtl" else {"R", "AL"}
     mixed = any(unicodedata.bidirectional(character) in foreign for character in bare)

@@ -16,6 +16,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -35,6 +36,8 @@ from rapport.notification.channels.tls import is_tls_failure, tls_context
 
 PREFIX: Final = "whsec_"
 LONGEST_ANSWER: Final = 65_536
+ANSWER_SECONDS: Final = 2.0
+"""How long the rest of an answer is waited for, whose beginning has told all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,7 @@ class WebhookConfig:
 
     timeout: float = 15.0
     connect_timeout: float = 5.0
-    connections: int = 32
+    connections: int = 256
     keep_alive: float = 30.0
     ca_file: Path | None = None
 
@@ -118,12 +121,17 @@ class WebhookChannel:
 
 
 async def _read_through(response: httpcore2.Response) -> None:
-    """Read a short answer to its end, so that the connection stays usable; leave a long one."""
+    """Read a short answer to its end, so that the connection stays usable; leave any other.
+
+    A receiver that has said 200 has the message, whatever becomes of the rest of what it says.
+    """
     read = 0
-    async for chunk in response.aiter_stream():
-        read += len(chunk)
-        if read > LONGEST_ANSWER:
-            return
+    with suppress(TimeoutError, httpcore2.NetworkError, httpcore2.ProtocolError):
+        async with asyncio.timeout(ANSWER_SECONDS):
+            async for chunk in response.aiter_stream():
+                read += len(chunk)
+                if read > LONGEST_ANSWER:
+                    return
 
 
 def _header(response: httpcore2.Response, name: bytes) -> str | None:

@@ -48,7 +48,8 @@ class Communication(Aggregate):
     """Something that is said to one or many, in up to three languages.
 
     It goes to the members of `groups` and to the stakeholders that are `named`; a statement of a
-    crisis goes to everyone linked to it as well.
+    crisis goes to everyone linked to it as well. `limited`: it counts for what a recipient gets at
+    most.
     """
 
     COLLECTION = "communications"
@@ -72,6 +73,7 @@ class Communication(Aggregate):
     statement_id: str | None = None
     statement_purpose: Purpose | None = None
     statement_hash: str | None = None
+    limited: bool = False
     planned_at: Instant
     stage: Stage = "done"
     cursor: str | None = None
@@ -149,6 +151,7 @@ class Communication(Aggregate):
             data=self.data,
             in_reply_to=self.in_reply_to,
             stakeholder=target.stakeholder,
+            limited=self.limited,
         )
 
     def wording(self, language: Language) -> tuple[Language, Wording]:

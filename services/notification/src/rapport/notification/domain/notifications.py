@@ -31,10 +31,13 @@ from rapport.common.events.vocabulary import Language
 LEASE: Final = timedelta(seconds=75)
 """Longer than twice a channel's hard timeout (30 s) plus 5 s."""
 
-OPTED_OUT: Final = "opted_out"
+OPTED_OUT: Final[Literal["opted_out"]] = "opted_out"
 """The reason of a message that its recipient did not want."""
 
-State = Literal["queued", "leased", "delivered", "failed", "suppressed"]
+OVER_LIMIT: Final[Literal["over_limit"]] = "over_limit"
+"""The reason of a message that is more than its recipient should get; one more says so."""
+
+State = Literal["waiting", "queued", "leased", "delivered", "failed", "suppressed"]
 
 
 def notification_id(communication: str, recipient: str, channel: str) -> str:
@@ -83,14 +86,31 @@ class Notification(Aggregate):
 
     @classmethod
     def requested(cls, wish: NotificationRequested, at: datetime) -> "Notification":
-        """Queue a message, to be tried at once."""
+        """Queue a message, to be tried at once; one that is limited waits to be admitted."""
         fields = {name: getattr(wish, name) for name in NotificationRequested.model_fields}
-        return cls(id=fields.pop("notification_id"), requested_at=at, next_attempt_at=at, **fields)
+        message = cls(id=fields.pop("notification_id"), requested_at=at, state="waiting", **fields)
+        if not wish.limited:
+            message.admit(at)
+        return message
 
     def due(self) -> Iterable[Due]:
         """An attempt, or the end of a lease."""
         if self.state in ("queued", "leased") and self.next_attempt_at is not None:
             yield Due("attempt", self.next_attempt_at)
+
+    def admit(self, at: datetime) -> bool:
+        """Try it at once; False where it does not wait for that."""
+        if self.state != "waiting":
+            return False
+        self.state, self.next_attempt_at = "queued", at
+        return True
+
+    def hold_back(self, reason: str, at: datetime) -> bool:
+        """Others said that it is not sent; False where it does not wait for them."""
+        if self.state != "waiting":
+            return False
+        self._finish("suppressed", at, reason)
+        return True
 
     def suppress(self, reason: str, at: datetime) -> None:
         """Do not send it, on purpose."""
@@ -102,6 +122,15 @@ class Notification(Aggregate):
         self.state = "leased"
         self.attempts += 1
         self.next_attempt_at = at + LEASE
+
+    def hurry(self, now: datetime) -> None:
+        """Be tried by `now`: the clock that it was asked for by may have been put back since."""
+        if self.state == "queued" and self.next_attempt_at is not None:
+            self.next_attempt_at = min(self.next_attempt_at, now)
+
+    def put_off(self, at: datetime) -> None:
+        """Begin no attempt before `at`."""
+        self.state, self.next_attempt_at = "queued", at
 
     def deliver(self, receipt: str, at: datetime) -> bool:
         """The channel took it; False where that is known already."""

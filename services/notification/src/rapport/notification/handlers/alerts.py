@@ -4,13 +4,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from rapport.common.events.communications import CommunicationPurpose
 from rapport.common.events.envelope import Event, EventData
 from rapport.common.events.ids import derived_id
 from rapport.common.events.knowledge import Wording
 from rapport.common.events.vocabulary import Language
 from rapport.common.handling import Declared, EventHandler
-from rapport.notification.channels.rendering import Alert, Digest, Renderer
-from rapport.notification.domain.communications import PAGE, Communication, members, targets_of
+from rapport.notification.channels.rendering import Alert, Digest, Rendered, Renderer
+from rapport.notification.domain.allowances import Limits
+from rapport.notification.domain.communications import (
+    PAGE,
+    Communication,
+    Target,
+    members,
+    targets_of,
+)
 from rapport.notification.domain.matters import DIGEST_ONLY, MATTERS, Matter, event_name, matter_of
 from rapport.notification.domain.stakeholders import Stakeholder, Subscription
 from rapport.notification.repository import Directory
@@ -22,18 +30,19 @@ GROUP: Final = "group:"
 
 async def subscribers(
     events: Sequence[Event[EventData]], notification: Resources
-) -> tuple[Directory, Renderer]:
-    """Give alerts the current subscriptions, the stakeholders and the templates."""
-    return await notification.directory.current(), notification.renderer
+) -> tuple[Directory, Renderer, Limits]:
+    """Give alerts the current subscriptions and stakeholders, the templates and the limits."""
+    directory = await notification.directory.current()
+    return directory, notification.renderer, notification.limits.rules
 
 
 def alert(
     communication: Communication | None,
     event: Event[EventData],
-    given: tuple[Directory, Renderer],
+    given: tuple[Directory, Renderer, Limits],
 ) -> Communication | None:
     """Tell at once everybody who subscribes to this event; nobody is told of the past."""
-    directory, renderer = given
+    directory, renderer, limits = given
     matter = matter_of(event)
     if communication is not None or matter is None or event.historical:
         return None
@@ -42,16 +51,20 @@ def alert(
     targets = [target for one in told for target in targets_of(one)]
     if not targets:
         return None
+    is_one_page = len(targets) <= PAGE
+    languages = spoken_by(targets) if is_one_page else LANGUAGES
+    purpose: CommunicationPurpose = "digest" if matter.event == "digest.compiled" else "alert"
     made = Communication(
         id=_alert_id(event),
-        purpose="digest" if matter.event == "digest.compiled" else "alert",
-        wordings=alert_wordings(matter, event.time, renderer),
+        purpose=purpose,
+        wordings=alert_wordings(matter, event.time, renderer, languages),
         data={"event": event.type, "event_id": event.id, **matter.about, **matter.data},
         crisis_id=matter.crisis_id,
         case_id=matter.case_id,
+        limited=purpose == "alert" and limits.alerts.counts(matter),
         planned_at=event.time,
     ).planned()
-    if len(targets) <= PAGE:
+    if is_one_page:
         made.request(targets)
     else:
         made.groups, made.named = tuple(sorted(groups)), tuple(sorted(named))
@@ -89,24 +102,33 @@ def told_of(
     return [stakeholders[id] for id in sorted(named) if id in stakeholders]
 
 
-def alert_wordings(matter: Matter, at: datetime, renderer: Renderer) -> dict[Language, Wording]:
-    """Return an alert, or a compiled digest, in every language."""
+def spoken_by(targets: Iterable[Target]) -> list[Language]:
+    """Return the languages in which these are told: those of theirs that we have, else English."""
+    theirs = {one.language if one.language in LANGUAGES else Language.EN for one in targets}
+    return [language for language in LANGUAGES if language in theirs]
+
+
+def alert_wordings(
+    matter: Matter, at: datetime, renderer: Renderer, languages: Iterable[Language]
+) -> dict[Language, Wording]:
+    """Return an alert, or a compiled digest, in each of `languages`."""
     if matter.event == "digest.compiled":
-        return in_all_languages(renderer, "digest", _compiled(matter.data))
-    wordings = {}
-    for language in LANGUAGES:
-        words = renderer.render("alert", language, _alert(matter, at, language))
-        wordings[language] = Wording(subject=words.subject, text=words.text)
-    return wordings
-
-
-def in_all_languages(renderer: Renderer, kind: str, context: Digest) -> dict[Language, Wording]:
-    """Return one message in every language."""
-    rendered = {language: renderer.render(kind, language, context) for language in LANGUAGES}
+        return in_languages(languages, renderer, "digest", _compiled(matter.data))
     return {
-        language: Wording(subject=words.subject, text=words.text)
-        for language, words in rendered.items()
+        language: _worded(renderer.render("alert", language, _alert(matter, at, language)))
+        for language in languages
     }
+
+
+def in_languages(
+    languages: Iterable[Language], renderer: Renderer, kind: str, context: Digest
+) -> dict[Language, Wording]:
+    """Return one message in each of `languages`."""
+    return {language: _worded(renderer.render(kind, language, context)) for language in languages}
+
+
+def _worded(words: Rendered) -> Wording:
+    return Wording(subject=words.subject, text=words.text)
 
 
 def _alert(matter: Matter, at: datetime, language: Language) -> Alert:

@@ -158,7 +158,7 @@ def note_requested(
 
 def _progress(message: Notification) -> Progress:
     match message.state:
-        case "queued" | "leased":
+        case "waiting" | "queued" | "leased":
             return "queued"
         case "suppressed":
             return _suppressed(message.reason)

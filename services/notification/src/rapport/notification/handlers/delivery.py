@@ -1,11 +1,13 @@
 """Delivery: a notification is queued, leased, sent, recorded, and put on the log of contacts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 from rapport.common import tracing
 from rapport.common.aggregate import Due
+from rapport.common.events.communications import CommunicationPurpose
 from rapport.common.events.envelope import Event
 from rapport.common.events.ids import derived_id
 from rapport.common.events.notifications import NotificationDelivered, NotificationRequested
@@ -21,40 +23,56 @@ from rapport.notification.channels import (
     Retry,
     next_attempt,
 )
+from rapport.notification.channels.destinations import destination_of
 from rapport.notification.domain.log import Interaction
 from rapport.notification.domain.notifications import OPTED_OUT, Notification
 from rapport.notification.domain.stakeholders import Preference, Stakeholder
 from rapport.notification.resources import Resources
 
 
-async def opted_out(
-    events: Sequence[Event[NotificationRequested]], notification: Resources
-) -> Mapping[str, Preference]:
-    """Give requested notifications what their recipients do not want."""
-    return await repository.preferences(
-        notification.store, [item.data.recipient for item in events]
-    )
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What requested notifications are given: what their recipients do not want, and the time."""
+
+    preferences: Mapping[str, Preference]
+    now: datetime
+
+
+async def asked(events: Sequence[Event[NotificationRequested]], notification: Resources) -> Asked:
+    """Read what the recipients of requested notifications do not want, and tell the time."""
+    recipients = [item.data.recipient for item in events]
+    preferences = await repository.preferences(notification.store, recipients)
+    return Asked(preferences, notification.engine.clock.now())
 
 
 @on(
     NotificationRequested,
     changes=Notification,
     key=lambda event: event.data.notification_id,
-    prepare=opted_out,
+    prepare=asked,
 )
 def queue(
     notification: Notification | None,
     event: Event[NotificationRequested],
-    preferences: Mapping[str, Preference],
+    given: Asked,
 ) -> Notification | None:
-    """Store a message under its id, unless its recipient does not want to hear of this."""
+    """Store a message under its id; it is not sent where its recipient wants no such messages.
+
+    One that is limited waits for its recipient's allowance, which decides about both.
+    """
     if notification is not None:
         return None
     queued = Notification.requested(event.data, event.time)
-    preference = preferences.get(queued.recipient)
-    if preference is not None and queued.purpose in preference.opted_out:
+    preference = given.preferences.get(queued.recipient)
+    if not event.data.limited and wants_none(preference, queued.purpose):
         queued.suppress(OPTED_OUT, event.time)
+    queued.hurry(given.now)
     return queued
+
+
+def wants_none(preference: Preference | None, purpose: CommunicationPurpose) -> bool:
+    """Tell whether a recipient wants nothing that is for this."""
+    return preference is not None and purpose in preference.opted_out
 
 
 async def send(notification: Notification, resources: Resources) -> None:
@@ -64,7 +82,10 @@ async def send(notification: Notification, resources: Resources) -> None:
     outgoing = await _outgoing(notification, resources)
     channel, attempt = notification.channel, notification.attempts
     with tracing.calling("notification", f"send {channel}", channel=channel) as call:
-        with SEND_SECONDS.labels(channel).time():
+        with (
+            SEND_SECONDS.labels(channel).time(),
+            resources.destinations.sending(destination_of(channel, notification.address)),
+        ):
             outcome = await resources.channels.send(channel, outgoing)
         if not isinstance(outcome, Delivered):
             call.error = outcome.reason.value
@@ -80,21 +101,32 @@ async def send(notification: Notification, resources: Resources) -> None:
         await _forget(notification, resources)
 
 
-async def present(_: Sequence[Notification], notification: Resources) -> datetime:
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """When attempts begin, and for how many seconds which messages wait for a slow receiver."""
+
+    now: datetime
+    put_off: Mapping[str, float] = field(default_factory=dict)
+
+
+async def turn(ready: Sequence[Notification], notification: Resources) -> Turn:
     """Tell the time: an attempt may begin long after it was due, and its lease begins with it."""
-    return notification.engine.clock.now()
+    wanted = [(item.id, destination_of(item.channel, item.address)) for item in ready]
+    return Turn(notification.engine.clock.now(), notification.destinations.put_off(wanted))
 
 
-@due(Notification, prepare=present, then=send)
-def attempt(notification: Notification, item: Due, now: datetime) -> Notification:
+@due(Notification, prepare=turn, then=send)
+def attempt(notification: Notification, item: Due, turn: Turn) -> Notification:
     """Lease a message whose time has come, or whose lease ran out, to send it.
 
-    One whose last attempt never ended is given up.
+    One whose last attempt never ended is given up; one for a slow receiver waits for its turn.
     """
     if next_attempt(notification.attempts) is None:
-        notification.fail(Reason.TIMEOUT.value, now)
+        notification.fail(Reason.TIMEOUT.value, turn.now)
+    elif notification.id in turn.put_off:
+        notification.put_off(turn.now + timedelta(seconds=turn.put_off[notification.id]))
     else:
-        notification.lease(now)
+        notification.lease(turn.now)
     return notification
 
 

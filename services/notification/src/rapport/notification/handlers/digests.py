@@ -13,7 +13,7 @@ from rapport.notification.domain.communications import Communication, page_of
 from rapport.notification.domain.log import Occurrence
 from rapport.notification.domain.matters import MATTERS, matter_of
 from rapport.notification.domain.stakeholders import Subscription
-from rapport.notification.handlers.alerts import in_all_languages, told_by, told_of
+from rapport.notification.handlers.alerts import LANGUAGES, in_languages, told_by, told_of
 from rapport.notification.repository import Collected, Directory, collected
 from rapport.notification.resources import Resources
 
@@ -85,7 +85,7 @@ def _digest(subscription: Subscription, happened: Collected, renderer: Renderer)
     return Communication(
         id=derived_id("digest", subscription.id, end.isoformat()),
         purpose="digest",
-        wordings=in_all_languages(renderer, "digest", context),
+        wordings=in_languages(LANGUAGES, renderer, "digest", context),
         planned_at=end,
     )
 

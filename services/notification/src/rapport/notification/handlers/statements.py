@@ -28,30 +28,42 @@ def statement_id(event: Event[StatementReleased]) -> str:
     return derived_id("statement", event.id)
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What released statements are given: the audiences of their crises, and the time."""
+
+    audiences: Mapping[str, Audience]
+    now: datetime
+
+
 async def its_audience(
     events: Sequence[Event[StatementReleased]], notification: Resources
-) -> Mapping[str, Audience]:
-    """Give released statements the audiences of their crises."""
+) -> Beginning:
+    """Read the audiences of released statements' crises, and tell the time."""
     crises = [item.data.crisis_id for item in events if item.data.crisis_id]
-    return await repository.audiences(notification.store, crises)
+    audiences = await repository.audiences(notification.store, crises)
+    return Beginning(audiences, notification.engine.clock.now())
 
 
 @on(StatementReleased, changes=Communication, key=statement_id, prepare=its_audience)
 def release(
     communication: Communication | None,
     event: Event[StatementReleased],
-    audiences: Mapping[str, Audience],
+    given: Beginning,
 ) -> Communication | None:
     """Send a released statement to its groups and to everyone linked to its crisis.
 
+    That begins at once, also where the clock that it was released by has been put back since.
     Raises PermanentError where one of the two is a drill and the other is not.
     """
     if communication is not None or event.historical:
         return None
-    audience = audiences.get(event.data.crisis_id or "")
+    audience = given.audiences.get(event.data.crisis_id or "")
     if audience is not None and audience.exercise != event.exercise:
         raise PermanentError("a statement and its crisis are not of the same drill")
-    return Communication.of_statement(statement_id(event), event.data, event.time)
+    made = Communication.of_statement(statement_id(event), event.data, event.time)
+    made.step_at = min(event.time, given.now)
+    return made
 
 
 @on(StatementReleased, changes=Audience, key=lambda event: event.data.crisis_id)
