@@ -1,12 +1,13 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+SBOM ?= build/sbom
 SERVERS := $(PYTHON) deploy/local/servers.py
 export RAPPORT_KAFKA_PORT ?= 9092
 export RAPPORT_MONGODB_PORT ?= 27017
 PARTS := $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproject.toml services/*/pyproject.toml apps/*/pyproject.toml))
 
-.PHONY: help install demo run test check bench engine up up-local down servers servers-stop docs lock
+.PHONY: help install demo run test check bench chaos engine up up-local down servers servers-stop docs lock fuzz sbom
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,6 +54,21 @@ check: install ## Format, lint, types, layers, documents
 
 bench: install ## Measure, each against a named baseline in the same run (ARGS=NAME for one)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: install ## Run it under faults and hold it to its promises (LONG=1: an hour; SEED=N; ARGS)
+	$(BIN)/python -m chaos --minutes $(if $(LONG),60,5) $(if $(SEED),--seed $(SEED)) --page docs/reliability-last-run.md $(ARGS)
+
+fuzz: install ## Send each service 10,000 hostile requests (REQUESTS= how many, SEED= which, ARGS="-k NAME")
+	RAPPORT_TEST_FUZZ=$(or $(REQUESTS),10000) RAPPORT_TEST_SEED=$(or $(SEED),1) \
+	$(BIN)/pytest --numprocesses auto -rs $(ARGS) tests/security/test_fuzzing.py
+
+sbom: install ## Write the software bills of materials (CycloneDX) into build/sbom (SBOM=FOLDER)
+	@mkdir -p $(SBOM)
+	@for part in apps/standalone services/*; do \
+		lock=$$part/requirements.lock; test -e $$lock || lock=requirements.lock; \
+		$(BIN)/python -W ignore -m cyclonedx_py requirements --no-validate --output-reproducible --index-url file:. \
+			--pyproject $$part/pyproject.toml --output-file $(SBOM)/$$(basename $$part).json $$lock || exit; \
+	done
 
 engine:
 	@docker version >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 || \

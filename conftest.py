@@ -6,7 +6,7 @@ import re
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("rapport.common.testing")
+pytest.register_assert_rewrite("rapport.common.testing", "rapport.common.testing_crashes")
 
 settings.register_profile(
     "rapport",

@@ -97,10 +97,16 @@ def kafka_with_topics(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def kafka(tmp_path: Path, kafka_with_topics: Path) -> Iterator[Server]:
+def kafka_settings() -> str:
+    """What a broker of one's own is told beside what every broker is told."""
+    return ""
+
+
+@pytest.fixture
+def kafka(tmp_path: Path, kafka_with_topics: Path, kafka_settings: str) -> Iterator[Server]:
     """A Kafka broker of one's own."""
     shutil.copytree(kafka_with_topics / "data", tmp_path / "kafka" / "data")
-    broker = servers.kafka(tmp_path / "kafka", servers.fetch_kafka())
+    broker = servers.kafka(tmp_path / "kafka", servers.fetch_kafka(), settings=kafka_settings)
     broker.start()
     yield broker
     broker.kill()

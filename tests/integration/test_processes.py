@@ -47,7 +47,7 @@ class Customers:
     """Customers who complain one after the other, and keep what they are answered."""
 
     def __init__(self, rapport: Rapport) -> None:
-        self._rapport = rapport
+        self.rapport = rapport
         self._numbers = count()
         self._satisfied = False
         self.accepted: dict[str, Json] = {}
@@ -82,7 +82,7 @@ class Customers:
                 "text": "The kettle broke after two days. I want my money back.",
                 "product": "kettle",
             }
-            answer = await self._rapport.call(
+            answer = await self.rapport.call(
                 "POST", "/intake/v1/feedback", as_="web-shop", json=item
             )
             self.answers[answer.status_code] += 1
@@ -138,7 +138,8 @@ async def test_replicas_share_the_work_and_each_event_has_one_effect(
     distributed: Installation,
 ) -> None:
     rapport, up = distributed.client, distributed.processes
-    await up.start("routing", "routing", "analytics")
+    started = await up.start("routing", "routing", "analytics")
+    assert len({process.url for process in started}) == 3
     customers = Customers(rapport)
     async with customers.complaining():
         await customers.more(300)

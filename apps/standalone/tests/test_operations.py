@@ -245,6 +245,7 @@ async def test_only_an_admin_sends_back(rapport: System, role: str) -> None:
         {"places": ["0/1"], "group": "routing"},
         {"places": ["x"]},
         {"places": ["0/1"] * 1_001},
+        {"all": True, "gruop": "routing"},
     ],
 )
 async def test_a_redrive_says_which_letters(rapport: System, body: Any) -> None:

@@ -226,6 +226,26 @@ def test_no_bytes_break_a_reader(body: bytes, beginning: bytes) -> None:
     assert [line for line, _ in records] == sorted(line for line, _ in records)
 
 
+LINES = st.lists(
+    st.binary(max_size=30).map(lambda line: line.replace(b"\n", b"").replace(b"\r", b""))
+    | st.sampled_from([b"{}", b'{"a": 1}', b"x,y", b"1,2,3", b"\xff,\xfe", b" ", b"[1]", b"null"]),
+    max_size=12,
+)
+
+
+@given(LINES)
+def test_every_line_of_a_file_is_accounted_for(lines: list[bytes]) -> None:
+    body = b"".join(line + b"\n" for line in lines)
+    records = list(read_stream(io.BytesIO(b"{}\n" + body), ".jsonl"))
+    wanted = [number for number, line in enumerate(lines, 2) if line.strip()]
+    assert [line for line, _ in records] == [1, *wanted]
+
+    rows = [line for line in lines if b'"' not in line]
+    table = b"".join(line + b"\n" for line in rows)
+    records = list(read_stream(io.BytesIO(b"a,b\n" + table), ".csv"))
+    assert [line for line, _ in records] == [n for n, row in enumerate(rows, 2) if row]
+
+
 @pytest.mark.parametrize("end", [b",", b"\n"])
 def test_memory_does_not_grow_with_the_file(end: bytes) -> None:
     item = json.dumps({"text": "It leaks, {again}. " * 30}).encode()

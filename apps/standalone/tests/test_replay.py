@@ -8,8 +8,14 @@ from typing import Any
 import httpx2
 import pytest
 
-from rapport.common.errors import Invalid, PermanentError, TemporaryError
-from rapport.standalone.readers import read_file
+from rapport.common.errors import (
+    FieldProblem,
+    Invalid,
+    Malformed,
+    PermanentError,
+    TemporaryError,
+)
+from rapport.standalone.readers import Record, read_file
 from rapport.standalone.replay import Summary, choose_mapping, replay
 from rapport.standalone.system import System, system
 
@@ -75,6 +81,25 @@ async def test_good_items_come_in_and_bad_ones_are_told_by_line_field_and_reason
         told = list(csv.DictReader(file))
     assert [(row["line"], row["field"]) for row in told] == [("5", ""), ("6", "When")]
     assert "text" in told[0]["reason"]
+
+
+@pytest.mark.parametrize("column", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+async def test_a_column_of_that_name_is_no_formula_to_whoever_opens_the_refusals(
+    tmp_path: Path, column: str
+) -> None:
+    refusals = tmp_path / "refusals.csv"
+    (tmp_path / "shop.yaml").write_text(MAPPING, "utf-8")
+    broken = Malformed("the row cannot be read", [FieldProblem(f"/{column}", f"{column} is odd")])
+    await replay(
+        iter([Record(2, broken)]),
+        choose_mapping(str(tmp_path / "shop.yaml")),
+        url="http://127.0.0.1:9",
+        token="none",
+        refusals=refusals,
+    )
+    with refusals.open(encoding="utf-8", newline="") as file:
+        [told] = csv.DictReader(file)
+    assert told == {"line": "2", "field": f"'{column}", "reason": f"'{column} is odd"}
 
 
 async def test_twice_doubles_nothing(rapport: System, table: str) -> None:

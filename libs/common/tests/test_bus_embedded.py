@@ -4,7 +4,7 @@ import asyncio
 import os
 import resource
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,11 +16,13 @@ from typing import Final
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
+from rapport.common.bus import group_commit
 from rapport.common.bus.embedded import RECENT_BYTES, EmbeddedBus
 from rapport.common.bus.group_commit import QUEUE_BYTES
 from rapport.common.bus.lanes import GroupReader
-from rapport.common.bus.log import Log, Partition, Segment
+from rapport.common.bus.log import Log, Partition, Segment, open_to_read
 from rapport.common.bus.port import Bus, Expired
 from rapport.common.clock import ManualClock
 from rapport.common.errors import PermanentError, TemporaryError
@@ -184,6 +186,27 @@ async def test_a_full_disk_is_trouble_that_passes(bus: EmbeddedBus, path: Path) 
     assert texts(await all_of(bus, LETTERS.name)) == ["a-0", "a-1", "a-2", "a-3"]
 
 
+async def test_positions_that_found_no_room_are_kept_by_themselves_later(
+    bus: EmbeddedBus, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "RETRY_DELAY", 0.05)
+    monkeypatch.setattr(group_commit, "POSITIONS_DELAY", 0.0)
+    await bus.publish(numbered(LETTERS.name, "a", 2))
+
+    def kept() -> list[int]:
+        with closing(open_to_read(path)) as log:
+            return [at for (at,) in log.execute("SELECT position FROM positions")]
+
+    with no_file_over(1):
+        reader = Reader()
+        await bus.subscribe("group", [LETTERS.name], reader)
+        await reader.until(2)
+        with capture_logs() as logs:
+            await until(lambda: bool(logs))
+        assert kept() == []
+    await until(lambda: kept() == [2])
+
+
 async def test_reading_goes_on_when_trouble_has_passed(clock: ManualClock) -> None:
     partition = Partition(1, LETTERS.name, 0, start=0, end=1)
     record = Record(LETTERS.name, 0, 0, 0, "a", b"text", ())
@@ -219,6 +242,13 @@ async def test_reading_goes_on_when_trouble_has_passed(clock: ManualClock) -> No
     clock.move(timedelta(seconds=5))
     assert await reader.until(1) == [record]
     await subscription.stop()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Return when something holds that nobody tells of."""
+    async with asyncio.timeout(PATIENCE):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 @contextmanager

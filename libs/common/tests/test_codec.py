@@ -314,6 +314,36 @@ def test_anything_else_than_an_event_is_undecodable(value: bytes, changes: Heade
     assert isinstance(event.data, FeedbackReceived)
 
 
+WHOLE = encode(told())
+
+
+@st.composite
+def changed(draw: st.DrawFn, content: bytes) -> bytes:
+    """Bytes that were cut into, and had something put in, in a few places."""
+    for _ in range(draw(st.integers(1, 3))):
+        at, cut = draw(st.integers(0, len(content))), draw(st.integers(0, 6))
+        piece = draw(
+            st.binary(max_size=4) | st.sampled_from([b'"', b"{", b"]", b"null", b"9" * 999])
+        )
+        content = content[:at] + piece + content[at + cut :]
+    return content
+
+
+@given(st.data())
+def test_no_change_to_an_events_bytes_breaks_the_codec(data: st.DataObject) -> None:
+    assert WHOLE.value is not None
+    headers = list(WHOLE.headers)
+    for place in data.draw(st.lists(st.integers(0, len(headers) - 1), max_size=2)):
+        name, value = headers[place]
+        headers[place] = name, data.draw(changed(value))
+    value = data.draw(st.just(WHOLE.value) | changed(WHOLE.value))
+    try:
+        event = decode(Record("rapport.feedback", 0, 0, 0, None, value, tuple(headers)))
+    except Undecodable:
+        return
+    assert decode(encode(event)) == event
+
+
 # Packed headers
 
 pairs = st.lists(

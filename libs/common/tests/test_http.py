@@ -85,6 +85,11 @@ async def lend(id: str, cmd: Annotated[Command, command("case.work")]) -> dict[s
     return {"lent": book.lent, "by": cmd.by.subject, "etag": etag(book)["ETag"]}
 
 
+@router.post("/books/{id}/reviews")
+async def review(body: BookBody, cmd: Annotated[Command, command("case.work")]) -> str:
+    return body.title
+
+
 @router.get("/books", dependencies=[may("case.read")])
 async def find(request: Request, limit: Limit = 2, cursor: Cursor = None) -> dict[str, Any]:
     store: Store = request.app.state.resources
@@ -268,6 +273,20 @@ async def test_without_a_token_one_is_asked_for_and_a_role_may_not_suffice(
     assert "viewer" in told["detail"]
 
 
+@pytest.mark.parametrize("roles", [None, ["viewer"]])
+async def test_what_somebody_sends_who_may_not_is_not_even_read(
+    library: Harness, roles: list[str] | None
+) -> None:
+    async def unread() -> AsyncIterator[bytes]:
+        raise AssertionError
+        yield b""
+
+    headers = {} if roles is None else {"Authorization": f"Bearer {token('vic', *roles)}"}
+    path = "/library/v1/books/b1/reviews"
+    answer = await library.http.post(path, content=unread(), headers=headers)
+    problem(answer, 401 if roles is None else 403)
+
+
 # Commands
 
 
@@ -423,4 +442,6 @@ async def test_the_document_of_the_interface_has_problems_as_its_errors(
     document = (await front.get("/library/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
     answers = document["paths"]["/library/v1/books"]["post"]["responses"]
-    assert PROBLEM in answers["default"]["content"]
+    assert answers["default"]["content"].keys() == {PROBLEM}
+    schema = answers["default"]["content"][PROBLEM]["schema"]["$ref"].rpartition("/")[2]
+    assert document["components"]["schemas"][schema]["required"] == ["title", "status", "detail"]

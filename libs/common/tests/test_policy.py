@@ -49,6 +49,12 @@ def test_a_policy_is_known_by_what_it_says_not_how_it_is_laid_out() -> None:
         ("teams: {}\naway:\n - 2026-02-28\n - 2026-02-30\n", "t.yaml:4: is not a valid value"),
         ("teams: {}\nhours: [!!int nine, 17]\n", "t.yaml:2: is not a valid value"),
         ("teams: {}\naway: [!!timestamp soon]\n", "t.yaml:2: is not a valid value"),
+        ("teams: {}\naway: [!!bool maybe]\n", "t.yaml:2: is not a valid value"),
+        ("teams: {}\nhours: [!!int '', 17]\n", "t.yaml:2: is not a valid value"),
+        ("teams: {}\nhours: [!!float '', 17]\n", "t.yaml:2: is not a valid value"),
+        ("teams: {}\nhours: [!!float " + "9:" * 999 + "9, 17]\n", "t.yaml:2: is not a valid value"),
+        ("teams: {}\n!!int nine: 17\n", "t.yaml:2: is not a valid value"),
+        ("teams: {}\n2026-02-30: 17\n", "t.yaml:2: is not a valid value"),
         ("teams: {}\nhours: [9]\n", "t.yaml:2: hours.1: Field required"),
         ("teams:\n  ? [a, b]\n  : {}\n", "t.yaml:2: a key is plain text"),
         ("teams:\n  ? {a: b}\n  : {}\n", "t.yaml:2: a key is plain text"),
@@ -70,6 +76,13 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(Invalid) as refused:
         parse_policy("teams:\n  a: {lead: 1, members: []}\n  b: {lead: x}\n", Teams, "t.yaml")
     assert len(refused.value.problems) == 2
+
+
+def test_a_thousand_mistakes_are_not_told_one_by_one() -> None:
+    for many in ("".join(f"x{number}: 1\n" for number in range(1_000)), "x: 1\n" * 1_000):
+        with pytest.raises(Invalid) as refused:
+            parse_policy(f"teams: {{}}\n{many}", Teams, "t.yaml")
+        assert len(refused.value.problems) == 50
 
 
 @pytest.mark.parametrize("content", [b"teams: {}  # caf\xe9\n", b"\xff\xfet\x00"])

@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from rapport.common import telemetry
+from rapport.common.bus.kafka import brokers
 from rapport.common.errors import PermanentError
 from rapport.common.events.envelope import CATALOGUE, personal_fields
 from rapport.common.events.feedback import Contact
@@ -64,6 +65,17 @@ def test_the_standard_librarys_lines_are_json_too(lines: Lines) -> None:
     logging.getLogger("uvicorn.error").debug("too much")
     [line] = lines()
     assert (line["event"], line["level"]) == ("1 of 2", "warning")
+
+
+FORGED = '\n{"event": "login", "level": "info"}'
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\u2028", "\x85", '"}\n', "\x1b[2J\n"])
+def test_nobody_writes_a_log_line_but_us(lines: Lines, end: str) -> None:
+    structlog.get_logger("x").warning(f"told{end}{FORGED}", path=f"{end}{FORGED}")
+    logging.getLogger("uvicorn.error").warning("told %s", f"{end}{FORGED}")
+    assert [line["event"][:4] for line in lines()] == ["told", "told"]
+    assert lines()[0]["path"] == f"{end}{FORGED}"
 
 
 @pytest.mark.parametrize("key", sorted(PERSONAL_KEYS))
@@ -165,3 +177,12 @@ def test_every_metric_is_in_the_one_list_and_named_and_explained_alike() -> None
         assert re.fullmatch(r"[A-Z].*\.", described.documentation)
         if described.type == "histogram":
             assert described.name.endswith("_seconds")
+
+
+def test_without_brokers_their_client_is_silent_also_where_it_is_there_before_the_logs(
+    lines: Lines,
+) -> None:
+    assert brokers.__name__ in sys.modules  # what quiets the client has been loaded
+    for name in ("aiokafka", "aiokafka.conn", "aiokafka.consumer.group_coordinator"):
+        logging.getLogger(name).error("Unable to update metadata")
+    assert lines() == []

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from rapport.common.errors import TemporaryError
 from rapport.common.testing import Harness
-from rapport.intake.api.load import HELD_BYTES, REQUEST_BYTES, Load
+from rapport.intake.api.load import AT_ONCE, HELD_BYTES, REQUEST_BYTES, Load
 
 from .sending import (
     BATCH,
@@ -61,12 +61,43 @@ async def test_a_body_that_is_too_much_is_not_read_further() -> None:
     assert (wire.read, load.held) == (2, 0)
 
 
+async def test_nobody_is_let_in_while_enough_are_under_way() -> None:
+    load, late = Load(at_once=1), Wire([b"abc"])
+    async with load.body(Wire([b"abc"])):
+        with pytest.raises(TemporaryError):
+            async with load.body(late):
+                raise AssertionError
+        assert (load.requests, late.read) == (1, 0)
+    async with load.body(late) as body:
+        assert body == b"abc"
+    assert (load.requests, load.held) == (0, 0)
+
+
+async def test_who_sends_slowly_keeps_nobody_else_waiting() -> None:
+    load, more, wire = Load(at_once=1), asyncio.Event(), Wire([b"abc"])
+
+    async def slowly() -> dict[str, Any]:
+        await more.wait()
+        return await wire()
+
+    async def request() -> bytes:
+        async with load.body(slowly) as body:
+            return body
+
+    slow = asyncio.create_task(request())
+    await asyncio.sleep(0)
+    async with load.body(Wire([b"def"])) as body:
+        assert body == b"def"
+    more.set()
+    assert await slow == b"abc"
+
+
 async def test_a_sender_who_hangs_up_weighs_no_more() -> None:
     load = Load()
     with pytest.raises(ClientDisconnect):
         async with load.body(Wire([b"abc"], hangs_up=True)):
             raise AssertionError
-    assert load.held == 0
+    assert (load.requests, load.held) == (0, 0)
 
 
 async def test_what_fails_later_is_put_down_too() -> None:
@@ -74,7 +105,7 @@ async def test_what_fails_later_is_put_down_too() -> None:
     with pytest.raises(ZeroDivisionError):
         async with load.body(Wire([b"abc"])):
             raise ZeroDivisionError
-    assert load.held == 0
+    assert (load.requests, load.held) == (0, 0)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -110,6 +141,34 @@ async def test_what_waits_for_the_log_weighs_on_the_load(intake: Harness) -> Non
     written.set()
     assert (await request).status_code == 202
     assert load.held == 0
+
+
+async def test_those_who_come_while_the_log_is_slow_are_sent_away_at_once(intake: Harness) -> None:
+    load, written = intake.running.resources.load, asyncio.Event()
+    publish = intake.bus.publish
+
+    async def slowly(messages: Any) -> None:
+        await written.wait()
+        await publish(messages)
+
+    intake.bus.publish = slowly  # type: ignore[method-assign]
+    senders = [
+        asyncio.create_task(
+            send(intake, FEEDBACK, settled=False, json=complaint(source_ref=f"T-{number}"))
+        )
+        for number in range(AT_ONCE)
+    ]
+    while True:
+        if load.requests == AT_ONCE:
+            break
+        await asyncio.sleep(0)
+    late = await send(intake, FEEDBACK, settled=False, json=complaint(source_ref="late"))
+    assert problem(late, 503)["detail"] == "intake has more on its hands than it can take"
+    assert late.headers["retry-after"] == "1"
+    written.set()
+    assert {answer.status_code for answer in await asyncio.gather(*senders)} == {202}
+    assert (load.requests, load.held) == (0, 0)
+    assert len(received(intake)) == AT_ONCE
 
 
 async def test_a_bus_in_trouble_is_no_answer_but_a_later_one(intake: Harness) -> None:

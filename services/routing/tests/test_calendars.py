@@ -14,6 +14,7 @@ from rapport.common.policy import parse_yaml
 from rapport.routing.domain.calendars import AROUND_THE_CLOCK, Calendar, Calendars, due_at
 
 QUARTER: Final = timedelta(minutes=15)
+WORKDAYS: Final = list(Weekday)[:5]
 
 ZONES: Final = (
     "UTC",
@@ -21,8 +22,9 @@ ZONES: Final = (
     "America/New_York",
     "America/Santiago",  # at midnight, too
     "Asia/Shanghai",
-    "Asia/Tehran",
+    "Asia/Tehran",  # changed its clocks until 2022, at midnight
     "Australia/Lord_Howe",  # by half an hour
+    "Europe/Berlin",
     "Europe/London",
     "Pacific/Apia",  # had no 30 December 2011
 )
@@ -69,7 +71,9 @@ starts = st.builds(
     lambda day, quarters: datetime.combine(day, time(), UTC) + quarters * QUARTER,
     st.dates(date(2011, 12, 25), date(2012, 1, 2))
     | st.dates(date(2026, 3, 1), date(2026, 4, 30))
-    | st.dates(date(2026, 9, 1), date(2026, 11, 5)),
+    | st.dates(date(2026, 9, 1), date(2026, 11, 5))
+    | st.dates(date(2022, 3, 15), date(2022, 3, 30))
+    | st.dates(date(2022, 9, 15), date(2022, 9, 30)),
     st.integers(0, 95),
 )
 durations = st.integers(1, 300).map(lambda quarters: quarters * QUARTER)
@@ -144,6 +148,90 @@ def test_an_opening_in_which_clocks_are_put_forward_is_an_hour_shorter() -> None
     start = london("2026-03-29 00:00")
     assert due_at(start, timedelta(hours=7), night) == london("2026-03-29 08:00")
     assert due_at(start, timedelta(hours=8), night) == london("2026-04-05 01:00")
+
+
+def local(zone: str, text: str, fold: int = 0) -> datetime:
+    """Return a local time; one that comes twice is meant at its second coming with `fold` 1."""
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone), fold=fold)
+
+
+@pytest.mark.parametrize(
+    ("zone", "hours", "start", "length", "due"),
+    [
+        # the clocks are put forward in the night, at the weekend: nobody is at work
+        ("Europe/Berlin", "09:00-17:00", "2026-03-27 16:00", 2, "2026-03-30 10:00"),
+        ("America/New_York", "09:00-17:00", "2026-03-06 16:00", 2, "2026-03-09 10:00"),
+        # and back
+        ("Europe/Berlin", "09:00-17:00", "2026-10-23 16:00", 2, "2026-10-26 10:00"),
+        ("America/New_York", "09:00-17:00", "2026-10-30 16:00", 2, "2026-11-02 10:00"),
+        # Tehran changed in the middle of its week, at midnight, and since 2022 no more
+        ("Asia/Tehran", "09:00-17:00", "2022-03-21 16:00", 2, "2022-03-22 10:00"),
+        ("Asia/Tehran", "09:00-17:00", "2022-09-21 16:00", 2, "2022-09-22 10:00"),
+        ("Asia/Tehran", "09:00-17:00", "2026-03-23 16:00", 2, "2026-03-24 10:00"),
+    ],
+)
+def test_a_night_of_another_length_does_not_move_what_is_due_by_day(
+    zone: str, hours: str, start: str, length: int, due: str
+) -> None:
+    every_day = Calendar(time_zone=zone, hours={day: (hours,) for day in WORKDAYS})
+    assert due_at(local(zone, start), timedelta(hours=length), every_day) == local(zone, due)
+
+
+@pytest.mark.parametrize(
+    ("zone", "start", "length", "due"),
+    [
+        # forward: 01:00-05:00 has three hours
+        ("Europe/Berlin", "2026-03-29 01:00", 3, local("Europe/Berlin", "2026-03-29 05:00")),
+        ("Europe/Berlin", "2026-03-29 01:00", 4, local("Europe/Berlin", "2026-03-30 02:00")),
+        ("America/New_York", "2026-03-08 01:00", 2, local("America/New_York", "2026-03-08 04:00")),
+        # back: 01:00-05:00 has five hours, and 02:30 comes twice
+        ("Europe/Berlin", "2026-10-25 01:00", 1.5, local("Europe/Berlin", "2026-10-25 02:30")),
+        ("Europe/Berlin", "2026-10-25 01:00", 2.5, local("Europe/Berlin", "2026-10-25 02:30", 1)),
+        ("Europe/Berlin", "2026-10-25 01:00", 5, local("Europe/Berlin", "2026-10-25 05:00")),
+        (
+            "America/New_York",
+            "2026-11-01 01:30",
+            1,
+            local("America/New_York", "2026-11-01 01:30", 1),
+        ),
+        # a start that the clocks skip is read by the offset before the change: 02:30 is 03:30
+        ("Europe/Berlin", "2026-03-29 02:30", 1, local("Europe/Berlin", "2026-03-29 04:30")),
+    ],
+)
+def test_a_night_shift_lasts_as_long_as_its_night(
+    zone: str, start: str, length: float, due: datetime
+) -> None:
+    nights = Calendar(time_zone=zone, hours={day: ("01:00-05:00",) for day in Weekday})
+    assert due_at(local(zone, start), timedelta(hours=length), nights).timestamp() == (
+        due.timestamp()
+    )
+
+
+def worked(calendar: Calendar, start: datetime, end: datetime) -> timedelta:
+    """Return the working time between two moments, opening by opening."""
+    total = timedelta()
+    for opens, closes in calendar.openings(start):
+        if opens >= end:
+            return total
+        total += min(closes, end) - opens
+    raise AssertionError("a calendar has no last opening")
+
+
+@settings(max_examples=200, deadline=None)
+@given(calendars(), starts, durations, st.data())
+def test_a_pause_of_any_length_over_any_change_conserves_the_working_time(
+    calendar: Calendar, start: datetime, length: timedelta, data: st.DataObject
+) -> None:
+    """Paused at any second before it is due, and resumed at any later one."""
+    due = due_at(start, length, calendar)
+    seconds = int((due - start).total_seconds())
+    paused = start + timedelta(seconds=data.draw(st.integers(0, seconds - 1)))
+    resumed = paused + timedelta(seconds=data.draw(st.integers(0, 40 * 86_400)))
+    before = worked(calendar, start, paused)
+    assert before < length
+    again = due_at(resumed, length - before, calendar)
+    assert before + worked(calendar, resumed, again) == length
+    assert again >= due
 
 
 @pytest.mark.parametrize(

@@ -275,6 +275,9 @@ async def test_a_drill_and_the_real_thing_do_not_meet(routing: Harness) -> None:
         ({"title": "x", "criteria": {}}, "/criteria"),
         ({"title": "x", "criteria": {"product": "k"}, "severity": "huge"}, "/severity"),
         ({"title": "x", "criteria": {"product": "k"}, "surprise": 1}, "/surprise"),
+        ({"title": "x", "criteria": {"product": "k", "regoin": "n"}}, "/criteria/regoin"),
+        ({"title": "x", "criteria": {"product": "k" * 501}}, "/criteria/product"),
+        ({"title": "x", "criteria": {"product": " ", "brand": "b"}}, "/criteria/product"),
     ],
 )
 async def test_a_proposal_that_says_too_little_is_refused_with_its_field(

@@ -15,6 +15,7 @@ from rapport.common.serving import stop_asked, until_stopped
 from rapport.common.settings import Settings
 from rapport.common.telemetry import configure_logs
 from rapport.intake.settings import Settings as IntakeSettings
+from rapport.standalone.data_files import copy_files
 from rapport.standalone.demo import load
 from rapport.standalone.demo import run as run_demo
 from rapport.standalone.openapi import write as write_openapi
@@ -156,6 +157,19 @@ def demo(scenario: Path | None, pause: float | None, bus: str | None, store: str
             sys.exit(1)
 
     finish(play)
+
+
+@rapport.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@data_dir_option
+def backup(target: Path, data_dir: Path) -> None:
+    """Copy the data directory, keys and all, to TARGET; also while `rapport up` runs on it."""
+
+    async def run() -> None:
+        copy_files(data_dir, target, SERVICES)
+        click.echo(f"{target} holds what {data_dir} held at one moment, and its keys")
+
+    finish(run)
 
 
 @rapport.command()

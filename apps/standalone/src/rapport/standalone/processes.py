@@ -103,6 +103,14 @@ class Process:
         """Send SIGKILL."""
         self._signal(signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """Let it stand still where it is, as on a machine that hangs, until `thaw`."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on after `freeze`."""
+        self._signal(signal.SIGCONT)
+
     async def stop(self) -> None:
         """Let it drain and end; one that does not in its time is killed."""
         if self._process is None:
@@ -155,8 +163,11 @@ class Processes:
         python: Sequence[str] = (),
     ) -> list[Process]:
         """Start one process more of each of `services`; return them when they are ready."""
-        chosen = ports or dict(zip(services, free_ports(len(services)), strict=True))
-        fresh = [Process(name, chosen[name], self.settings, self.tell, python) for name in services]
+        chosen = [ports[name] for name in services] if ports else free_ports(len(services))
+        fresh = [
+            Process(name, port, self.settings, self.tell, python)
+            for name, port in zip(services, chosen, strict=True)
+        ]
         self.running.extend(fresh)
         await asyncio.gather(*(process.start() for process in fresh))
         await asyncio.gather(*(process.ready(self.http) for process in fresh))
@@ -242,8 +253,9 @@ async def first_end(up: Processes, stopped: asyncio.Event) -> str | None:
 
 
 def prefixed(service: str, line: str) -> None:
-    """Print a line that a process has written, after its name."""
-    print(f"{service:<12} | {line}", flush=True)
+    """Print a line that a process has written, after its name; a full disk stops nobody."""
+    with suppress(OSError):
+        print(f"{service:<12} | {line}", flush=True)
 
 
 def consumers() -> dict[str, list[str]]:

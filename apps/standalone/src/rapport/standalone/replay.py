@@ -32,6 +32,8 @@ ON_THE_WAY: Final = 3
 TRIES: Final = 8
 LONGEST_WAIT: Final = 30.0
 
+_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+
 
 class Candidate(NamedTuple):
     """An item to send, as JSON, and the line of the file that it came from."""
@@ -113,6 +115,15 @@ def _column(place: str) -> str:
     return place.removeprefix("/").replace("~1", "/").replace("~0", "~")
 
 
+def _harmless(refusal: Refusal) -> Refusal:
+    """Return a refusal whose cells are no formulas to a spreadsheet; a column may be named so."""
+    field, reason = (
+        f"'{cell}" if cell.startswith(_FORMULAS) else cell
+        for cell in (refusal.field, refusal.reason)
+    )
+    return Refusal(refusal.line, field, reason)
+
+
 class _Refusals:
     """The refusals file, made when there is something to say; a former one does not stay."""
 
@@ -130,7 +141,7 @@ class _Refusals:
             with self._path.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file)
                 writer.writerow(Refusal._fields)
-                writer.writerows(sorted(self._found))
+                writer.writerows(map(_harmless, sorted(self._found)))
 
     def add(self, line: int, problem: Invalid, field: Callable[[str], str] = _column) -> None:
         """Note every field of one refused item; `field` names it as the file does."""

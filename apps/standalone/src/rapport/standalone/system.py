@@ -16,14 +16,16 @@ from rapport.analytics.service import SERVICE as ANALYTICS
 from rapport.common.auth import Signer, write_secret
 from rapport.common.bus.port import Bus
 from rapport.common.clock import Clock, SystemClock
+from rapport.common.errors import TemporaryError
 from rapport.common.http import Front, create_app, operations
 from rapport.common.jwks import open_verifier
-from rapport.common.runtime import Running, Service, open_bus, open_store
+from rapport.common.runtime import Running, Service, disks_of, open_bus, open_store
 from rapport.common.serving import listening
 from rapport.intake.service import SERVICE as INTAKE
 from rapport.knowledge.service import SERVICE as KNOWLEDGE
 from rapport.notification.service import SERVICE as NOTIFICATION
 from rapport.routing.service import SERVICE as ROUTING
+from rapport.standalone.data_files import KEYS, check_files, log_of
 from rapport.standalone.openapi import offer
 from rapport.standalone.operations.api import router as operating
 
@@ -94,13 +96,21 @@ async def system(
     clock: Clock | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[System]:
-    """Run everything while the block runs; `settings` win over the environment."""
+    """Run everything while the block runs; `settings` win over the environment.
+
+    Raises PermanentError where the files in `data_dir` do not belong together, TemporaryError where
+    they cannot be used or another process has them.
+    """
     clock = clock or SystemClock()
-    signer = Signer.open(data_dir / "keys")
+    check_files(data_dir, SERVICES)
+    try:
+        signer, secret = Signer.open(data_dir / KEYS), keys(data_dir / KEYS)
+    except OSError as error:
+        raise TemporaryError(f"{data_dir} cannot be used: {error.strerror}") from error
     given = {
-        "bus": f"embedded:{data_dir / 'bus.db'}",
+        "bus": f"embedded:{log_of(data_dir)}",
         "store": f"sqlite:{data_dir}",
-        **keys(data_dir / "keys"),
+        **secret,
         **(settings or {}),
     }
     async with AsyncExitStack() as stack:
@@ -113,7 +123,8 @@ async def system(
                 await bus.start()
                 stack.push_async_callback(bus.stop)
                 verifier = await stack.enter_async_context(open_verifier(own))
-            running = Running(service, own, bus, open_store(own, service), clock, verifier)
+            store = open_store(own, service)
+            running = Running(service, own, bus, store, clock, verifier, disks_of(own))
             await running.start()
             stack.push_async_callback(running.stop)
             services[name] = running

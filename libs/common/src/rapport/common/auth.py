@@ -10,13 +10,14 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError, SecurityWarning
@@ -264,16 +265,36 @@ def write_secret(path: Path, text: str) -> None:
 _bearer = HTTPBearer(auto_error=False, description="A JWT with `roles`.")
 
 
-def may(action: str) -> Any:
-    """Return the dependency of a route that needs `action`; it gives the Principal."""
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The dependency of a route that needs `action`; it gives the Principal."""
 
-    async def check(
+    action: str
+
+    async def __call__(
+        self,
         request: Request,
         _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> Principal:
-        verifier: Verifier = request.app.state.verifier
-        return await verifier.authorize(request.headers.get("authorization"), action)
+        """Return the caller; raises as `Verifier.authorize` does."""
+        return await self.check(request)
 
+    async def check(self, request: Request) -> Principal:
+        """Return the caller of a request; raises as `Verifier.authorize` does."""
+        verifier: Verifier = request.app.state.verifier
+        return await verifier.authorize(request.headers.get("authorization"), self.action)
+
+
+def may(action: str) -> Any:
+    """Return `Needs(action)` for a route's signature or its `dependencies`."""
     if action not in PERMISSIONS:
         raise KeyError(action)
-    return Depends(check)
+    return Depends(Needs(action))
+
+
+def needs_of(dependant: Dependant) -> Iterator[Needs]:
+    """Yield what a route's dependencies need, however deep they lie."""
+    if isinstance(dependant.call, Needs):
+        yield dependant.call
+    for inner in dependant.dependencies:
+        yield from needs_of(inner)

@@ -9,6 +9,7 @@ import struct
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Final, Protocol
 
 GLANCE_SECONDS: Final = 0.02
@@ -24,6 +25,23 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds` of this clock's time."""
+
+
+class _Wait:
+    """A wait of `seconds`: over when its clock is past them or so much real time has passed.
+
+    So a clock that is put back makes nobody wait for longer.
+    """
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self._until = clock.now() + timedelta(seconds=seconds)
+        self._real_until = monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        by_clock = (self._until - self._clock.now()).total_seconds()
+        return min(by_clock, self._real_until - monotonic())
 
 
 class SystemClock:
@@ -89,8 +107,8 @@ class JumpingClock(ManualClock):
 
     async def sleep(self, seconds: float) -> None:
         """Wait until `seconds` have passed or been jumped over."""
-        until = self.now() + timedelta(seconds=seconds)
-        while (left := (until - self.now()).total_seconds()) > 0:
+        wait = _Wait(self, seconds)
+        while (left := wait.left()) > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._moved.wait(), left)
 
@@ -130,6 +148,6 @@ class FollowingClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait until `seconds` have passed or been jumped over."""
-        until = self.now() + timedelta(seconds=seconds)
-        while (left := (until - self.now()).total_seconds()) > 0:  # noqa: ASYNC110 - no event
+        wait = _Wait(self, seconds)
+        while (left := wait.left()) > 0:  # noqa: ASYNC110 - no event
             await asyncio.sleep(min(left, GLANCE_SECONDS))

@@ -14,6 +14,8 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from rapport.common.door import Door
+
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -32,10 +34,14 @@ class DirectRoute(APIRoute):
 
 
 class Application(FastAPI):
-    """FastAPI, with direct routes found by method and path before anything else happens."""
+    """FastAPI, with direct routes found by method and path before anything else happens.
 
-    def __init__(self, **arguments: Any) -> None:
+    Its `door`, if it has one, is what the server asks even before that.
+    """
+
+    def __init__(self, door: Door | None = None, **arguments: Any) -> None:
         super().__init__(**arguments)
+        self.door = door
         self._direct: dict[tuple[str, str], Endpoint] = {}
         self._templates: dict[int, str] = {}
 

@@ -24,9 +24,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rapport.common import tracing
 from rapport.common.aggregate import Aggregate
-from rapport.common.auth import Principal, Verifier, may
+from rapport.common.auth import Principal, Verifier, may, needs_of
 from rapport.common.clock import Clock
 from rapport.common.direct import Application
+from rapport.common.door import Door
 from rapport.common.engine import Engine
 from rapport.common.errors import (
     FieldProblem,
@@ -43,6 +44,7 @@ from rapport.common.telemetry import REQUEST_SECONDS, REQUESTS
 
 PROBLEM: Final = "application/problem+json"
 BODY_LIMIT: Final = 10 * 1024 * 1024
+_PROBLEMS: Final = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 Item = TypeVar("Item")
@@ -140,10 +142,15 @@ class _StrictRequest(Request):
 
 
 class _StrictRoute(APIRoute):
+    """A route that knows its caller before it reads what they send."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        needed = tuple(needs_of(self.dependant))
 
         async def strictly(request: Request) -> Response:
+            for needs in needed:
+                await needs.check(request)
             return await handle(_StrictRequest(request.scope, request.receive))
 
         return strictly
@@ -243,18 +250,35 @@ def page(found: Page[Any], show: Callable[[Any], Any]) -> dict[str, Any]:
     return {"items": [show(item) for item in found.items], "next": found.next}
 
 
-def create_app(name: str, title: str, router: APIRouter, **state: Any) -> FastAPI:
+class _Interface(Application):
+    """A service's application; its document tells errors as they are answered."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        document = super().openapi()
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["responses"]["default"]["content"] = _PROBLEMS
+        return document
+
+
+def create_app(
+    name: str, title: str, router: APIRouter, *, at_once: int | None = None, **state: Any
+) -> FastAPI:
     """Return a service's application with the routes of `router`.
 
+    `at_once` is how many POST requests are let in at the same time, where there is a bound.
     `state` (engine, verifier, resources, ready) is what dependencies find on `app.state`.
     """
-    app = Application(
+    app = _Interface(
+        door=None if at_once is None else _door(name, at_once),
         title=title,
         version="1",
         openapi_url=f"/{name}/openapi.json",
         docs_url=f"/{name}/docs",
         redoc_url=None,
-        responses={"default": {"model": Problem, "content": {PROBLEM: {}}}},
+        swagger_ui_oauth2_redirect_url=None,
+        responses={"default": {"model": Problem, "description": "What was wrong."}},
     )
     for key, value in state.items():
         setattr(app.state, key, value)
@@ -262,6 +286,13 @@ def create_app(name: str, title: str, router: APIRouter, **state: Any) -> FastAP
     app.include_router(router)
     app.find_direct_routes()
     return app
+
+
+def _door(name: str, at_once: int) -> Door:
+    refusal = problem_response(TemporaryError(f"{name} has more on its hands than it can take"))
+    lines = [b"%b: %b\r\n" % header for header in refusal.raw_headers]
+    head = b"HTTP/1.1 503 Service Unavailable\r\n%b\r\n" % b"".join(lines)
+    return Door(name, at_once, head + bytes(refusal.body))
 
 
 def _answer_with_problems(app: FastAPI) -> None:
@@ -319,6 +350,15 @@ class Front:
         self._services = services
         self._other = other
         self._meters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._doors = {
+            name.encode(): app.door
+            for name, app in services.items()
+            if isinstance(app, Application) and app.door is not None
+        }
+
+    def door(self, method: bytes, target: bytes) -> Door | None:
+        """Return the door that a request goes through: who only asks goes through none."""
+        return self._doors.get(target[1:].partition(b"/")[0]) if method == b"POST" else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""

@@ -163,7 +163,7 @@ class _Following:
         """Return once the keys have been fetched, if that has not been asked for lately."""
         now = self._clock.now()
         if self._fetching is None:
-            if now < self._may_be_asked_at:
+            if now < self._may_be_asked_at <= now + ASKING_PAUSE:
                 return
             self._may_be_asked_at = now + ASKING_PAUSE
         await asyncio.shield(self._one_fetch())

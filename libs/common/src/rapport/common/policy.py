@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from yaml.constructor import SafeConstructor
 
 from rapport.common.errors import FieldProblem, Invalid
+from rapport.common.strict_json import MAX_PROBLEMS
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -42,7 +44,7 @@ def parse_policy(
 ) -> Policy[M]:
     """Return the policy in `text`.
 
-    Raises Invalid with `name:line: field: reason` for each mistake.
+    Raises Invalid with `name:line: field: reason` for each mistake, 50 at most.
     """
     rules = parse_yaml(text, model, name, context)
     return Policy(rules, text, sha256(rules.model_dump_json().encode()).hexdigest())
@@ -68,7 +70,7 @@ def parse_yaml(text: str, model: type[M], name: str, context: Mapping[str, Any] 
     try:
         problems = list(_too_deep(text))
         root = None if problems else yaml.compose(text, Loader=yaml.CSafeLoader)
-        problems += _structural_problems(root)
+        problems += islice(_structural_problems(root), MAX_PROBLEMS)
         values = None if problems or root is None else SafeConstructor().construct_document(root)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -79,7 +81,7 @@ def parse_yaml(text: str, model: type[M], name: str, context: Mapping[str, Any] 
         except ValidationError as error:
             problems = [
                 (_line(root, item["loc"]), _field(item["loc"]), item["msg"])
-                for item in error.errors(include_url=False, include_input=False)
+                for item in error.errors(include_url=False, include_input=False)[:MAX_PROBLEMS]
             ]
     located = [(f"{name}:{line}", field, reason) for line, field, reason in problems]
     raise Invalid(
@@ -128,22 +130,26 @@ def _structural_problems(node: yaml.Node | None) -> Iterator[tuple[int, str, str
                     yield _problem(key.start_mark, "a key is plain text")
                 elif key.value in names:
                     yield _problem(key.start_mark, f"the key {key.value!r} is given twice")
+                elif not _has_value(key):
+                    yield _problem(key.start_mark, "is not a valid value")
                 else:
                     names.add(key.value)
                 waiting.append(value)
         elif isinstance(node, yaml.SequenceNode):
             waiting.extend(node.value)
-        elif node.tag != _TEXT and not _has_value(node):
+        elif not _has_value(node):
             yield _problem(node.start_mark, "is not a valid value")
 
 
 def _has_value(scalar: yaml.Node) -> bool:
     """Tell whether a scalar is what it looks like: 30 February looks like a date and is none."""
+    if scalar.tag == _TEXT:
+        return True
     try:
         SafeConstructor().construct_object(scalar)
     except yaml.YAMLError:
         return True  # it is told when all is read, with the reader's own words
-    except (ValueError, AttributeError):
+    except (ValueError, LookupError, ArithmeticError, AttributeError):  # as its type reads it
         return False
     return True
 

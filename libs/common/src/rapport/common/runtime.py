@@ -23,6 +23,7 @@ from rapport.common.auth import Verifier
 from rapport.common.bus.pipeline import Pipeline
 from rapport.common.bus.port import Bus, Lag, Position, Subscription
 from rapport.common.clock import Clock, SystemClock
+from rapport.common.disks import require_room
 from rapport.common.engine import Engine
 from rapport.common.errors import Invalid, RapportError, reason_of
 from rapport.common.events.topics import Topic
@@ -75,7 +76,7 @@ class Service:
 
     `resources` builds what handlers' `prepare` and the API work with (policies, repositories).
     `begin` runs once everything is up (ensure a schedule, build an index, start a tail), `end`
-    before it goes down.
+    before it goes down. `at_once` bounds the POST requests that are let in at the same time.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Service:
     settings: type[Settings] = Settings
     begin: Callable[[Any], Awaitable[None]] = _nothing
     end: Callable[[Any], Awaitable[None]] = _nothing
+    at_once: int | None = None
 
     def only(self, kind: type[Any]) -> list[Any]:
         """Return the declared handlers of one kind."""
@@ -96,7 +98,10 @@ class Service:
 
 @dataclass
 class Running:
-    """One service over its ports; `start` before use, `stop` at the end."""
+    """One service over its ports; `start` before use, `stop` at the end.
+
+    `disks` are the folders that its bus and its store write to, if they are here.
+    """
 
     service: Service
     settings: Settings
@@ -104,6 +109,7 @@ class Running:
     store: Store
     clock: Clock
     verifier: Verifier
+    disks: Mapping[str, Path] = field(default_factory=dict)
     app: FastAPI = field(init=False)
     engine: Engine = field(init=False)
     relay: Relay = field(init=False)
@@ -149,6 +155,7 @@ class Running:
             service.name,
             service.title,
             service.router,
+            at_once=service.at_once,
             engine=self.engine,
             verifier=self.verifier,
             resources=self.resources,
@@ -232,8 +239,9 @@ class Running:
     async def missing(self) -> dict[str, str]:
         """Name what this service needs and does not have at the moment (for /readyz)."""
         troubles = {
-            "store": await _trouble(self.store.next_due(self._aggregates)),
-            "bus": await _trouble(self.lag()),
+            "store": await _trouble(self.store.next_due(self._aggregates))
+            or await self._disk("store"),
+            "bus": await _trouble(self.lag()) or await self._disk("bus"),
             "relay": self.relay.trouble,
             "partitions": "; ".join(
                 f"{topic}/{partition} stopped: {reason_of(failure)}"
@@ -241,6 +249,10 @@ class Running:
             ),
         }
         return {f"{self.service.name}.{name}": why for name, why in troubles.items() if why}
+
+    async def _disk(self, part: str) -> str | None:
+        folder = self.disks.get(part)
+        return None if folder is None else await _trouble(asyncio.to_thread(require_room, folder))
 
     @property
     def _stopped(self) -> Mapping[Position, Exception]:
@@ -274,6 +286,14 @@ def open_bus(settings: Settings, clock: Clock | None = None) -> Bus:
 
         return KafkaBus(kafka_servers(settings), clock=clock, client=client_options(settings))
     raise Invalid("RAPPORT_BUS: expected embedded:PATH or kafka://HOST:PORT,...")
+
+
+def disks_of(settings: Settings) -> dict[str, Path]:
+    """Return the folders that bus and store write to, where they are files of this machine."""
+    kind, _, log_file = settings.bus.partition(":")
+    found = {"bus": Path(log_file).parent} if kind == "embedded" else {}
+    kind, _, folder = settings.store.partition(":")
+    return found | ({"store": Path(folder)} if kind == "sqlite" else {})
 
 
 def kafka_servers(settings: Settings) -> str:

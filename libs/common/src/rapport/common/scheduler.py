@@ -4,12 +4,17 @@ A due item is an ordinary save whose cause is (aggregate, name, due time) and wh
 time, so it does not matter when the scan gets there. The scan holds while the service is more than
 a minute behind on its events (a reply may already be on its way in), but never for longer than ten
 minutes. What fails, or is still there after its turn, rests for a minute and holds up nobody.
+
+The machine's clock may be put forward or back at any moment. What waits here then waits no longer
+than it would have, what was stored a moment before to be done at once is done at once, and what is
+under way outside is not begun again however late it looks.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -28,9 +33,16 @@ POLL_SECONDS: Final = 1.0
 LAG_LIMIT_SECONDS: Final = 60.0
 HOLD_LIMIT: Final = timedelta(minutes=10)
 CONCURRENT_EFFECTS: Final = 32
+MOST_EFFECTS: Final = 256
+SLOW_SECONDS: Final = 2.0
+"""Work outside that takes longer makes room for others, up to `MOST_EFFECTS` at once."""
+
 RETRY_AFTER_FAILURE: Final = timedelta(minutes=1)
 
 A = TypeVar("A", bound=Aggregate)
+
+Name = tuple[str, str]
+"""An aggregate's collection and id."""
 
 log = structlog.get_logger(__name__)
 
@@ -53,10 +65,13 @@ class Scheduler:
         self._lag_seconds = lag_seconds
         self._firing = False
         self._late = 0.0
-        self._effects: set[asyncio.Task[None]] = set()
+        self._effects: dict[asyncio.Task[None], float] = {}
+        self._acting: set[Name] = set()
         self._awake = asyncio.Event()
         self._held_since: datetime | None = None
-        self._resting: dict[tuple[str, str], datetime] = {}
+        self._scanned: tuple[datetime, float] | None = None
+        self._still_due: list[datetime] = []
+        self._resting: dict[Name, datetime] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -102,7 +117,10 @@ class Scheduler:
 
     async def _carry_out(self, now: datetime) -> int:
         fired = 0
-        self._resting = {name: until for name, until in self._resting.items() if until > now}
+        latest = now + RETRY_AFTER_FAILURE
+        self._resting = {
+            name: until for name, until in self._resting.items() if now < until <= latest
+        }
         for kind, handler in self._handlers.items():
             try:
                 while ready := await self._ready(kind, self._limit(handler), now):
@@ -112,18 +130,24 @@ class Scheduler:
         return fired
 
     async def _ready(self, kind: type[A], limit: int, now: datetime) -> Sequence[A]:
-        """Return what is due, without what rests: it must not hold up others."""
+        """Return what is due, without what rests or is under way: it must not hold up others."""
         if limit <= 0:
             return ()
-        due = await self._engine.store.due(kind, now, limit=limit + len(self._resting))
-        return [item for item in due if (kind.COLLECTION, item.id) not in self._resting][:limit]
+        left_out = self._resting.keys() | self._acting
+        due = await self._engine.store.due(kind, now, limit=limit + len(left_out))
+        return [item for item in due if (kind.COLLECTION, item.id) not in left_out][:limit]
 
     def _limit(self, handler: DueHandler[Any]) -> int:
         """Return how many aggregates may be taken on now: work outside begins at once or not yet.
 
-        What is leased for it must not wait in a queue of ours until the lease is over.
+        What is leased for it must not wait in a queue of ours until the lease is over. Slow work
+        does not count, or a few slow receivers would hold up all others.
         """
-        return BATCH if handler.then is None else CONCURRENT_EFFECTS - len(self._effects)
+        if handler.then is None:
+            return BATCH
+        slow = monotonic() - SLOW_SECONDS
+        quick = sum(began > slow for began in self._effects.values())
+        return min(CONCURRENT_EFFECTS - quick, MOST_EFFECTS - len(self._effects))
 
     async def settle_effects(self) -> None:
         """Wait until the work outside that has begun is finished."""
@@ -134,21 +158,33 @@ class Scheduler:
         while True:
             self._awake.clear()
             now = self._clock.now()
+            self._look_back(now)
             try:
                 if await self._hold(now):
                     await self._tell_late(now)
                 else:
-                    await self.fire(now)
+                    await self.fire(max(now, self._still_due.pop()) if self._still_due else now)
             except Exception as error:
                 self._note_failure(error)
             await self._wait(now)
 
+    def _look_back(self, now: datetime) -> None:
+        """Where the clock was put back, let the next two scans go up to what it would tell if not.
+
+        All but the last second of that was due before; without this it would wait for the clock.
+        """
+        if self._scanned is not None and now < self._scanned[0]:
+            time, at = self._scanned
+            self._still_due = [time + timedelta(seconds=monotonic() - at)] * 2
+        self._scanned = now, monotonic()
+
     async def _wait(self, scanned: datetime) -> None:
         """Sleep until a second after the last scan's time, or until something saved is due already.
 
-        A clock that jumped while that scan went on is not waited for.
+        A clock that jumped while that scan went on, in either direction, is not waited for.
         """
-        left = POLL_SECONDS - (self._clock.now() - scanned).total_seconds()
+        passed = (self._clock.now() - scanned).total_seconds()
+        left = POLL_SECONDS - max(0.0, passed)
         sleeping = asyncio.create_task(self._clock.sleep(left))
         woken = asyncio.create_task(self._awake.wait())
         try:
@@ -167,7 +203,7 @@ class Scheduler:
         if not await self._is_behind():
             self._held_since = None
             return False
-        if self._held_since is None:
+        if self._held_since is None or self._held_since > now:
             self._held_since = now
             log.info("scan.held", service=self._engine.service)
         if now - self._held_since < HOLD_LIMIT:
@@ -244,8 +280,10 @@ class Scheduler:
             self._rest(handler.changes, id, now)
         if handler.then is not None and result is not None:
             task = asyncio.create_task(self._act(handler, result))
-            self._effects.add(task)
-            task.add_done_callback(self._finished)
+            name = (handler.changes.COLLECTION, id)
+            self._effects[task] = monotonic()
+            self._acting.add(name)
+            task.add_done_callback(partial(self._finished, name))
 
     def _fail(self, kind: type[Aggregate], id: str, failure: Exception, now: datetime) -> None:
         self._rest(kind, id, now)
@@ -265,9 +303,10 @@ class Scheduler:
         service = self._engine.service
         log.warning("scan.failed", service=service, reason=reason_of(error), **where)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, name: Name, task: asyncio.Task[None]) -> None:
         """There is room again: look whether more is due."""
-        self._effects.discard(task)
+        del self._effects[task]
+        self._acting.discard(name)
         self._awake.set()
 
     async def _act(self, handler: DueHandler[Any], aggregate: Aggregate) -> None:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from rapport.common import tracing
 from rapport.common.clock import FollowingClock, SystemClock
+from rapport.common.door import Doorkeeper
 from rapport.common.errors import RapportError
 from rapport.common.http import Front, operations
 from rapport.common.jwks import open_verifier
@@ -54,7 +55,7 @@ async def listening(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
         app,
         host=host,
         port=port,
-        http=WholeAnswers,
+        http=Doorkeeper if isinstance(app, Front) else WholeAnswers,
         log_config=None,
         access_log=False,
         lifespan="off",

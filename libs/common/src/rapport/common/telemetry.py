@@ -8,8 +8,9 @@ marked personal or have such a name, and the words of errors that are not our ow
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from traceback import format_tb
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -141,8 +142,6 @@ PERSONAL_KEYS: Final = frozenset(
 
 
 QUIETED: Final = {
-    "aiokafka": "WARNING",
-    "aiokafka.consumer.group_coordinator": "CRITICAL",  # our own reader tells what matters
     "httpx2": "WARNING",
     "pymongo": "WARNING",
     "uvicorn": "WARNING",
@@ -189,8 +188,30 @@ def traced(error: BaseException) -> str:
     return "".join(parts)
 
 
+class _Forgiving:
+    """A stream that logs are written to: what it cannot take, on a full disk say, is left out."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or do not."""
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what was written, or do not."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def configure_logs(level: str = "INFO") -> None:
-    """Write logs as JSON lines to standard error, from structlog and the standard library alike."""
+    """Write logs as JSON lines to standard error, from structlog and the standard library alike.
+
+    Trouble with where they go is nobody's trouble: no line is worth the work that tells of it.
+    """
+    stream = cast(TextIO, _Forgiving(sys.stderr))
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         identify,
@@ -202,10 +223,10 @@ def configure_logs(level: str = "INFO") -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared, processor=structlog.processors.JSONRenderer()

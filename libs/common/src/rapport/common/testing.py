@@ -36,7 +36,8 @@ MORNING: Final = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 
 _KEY: Final = OKPKey.generate_key("Ed25519", auto_kid=True)
 _SIGNER: Final = Signer(_KEY, "rapport", "rapport")
-_VERIFIER: Final = Verifier(KeySet([_KEY]), "rapport", "rapport")
+VERIFIER: Final = Verifier(KeySet([_KEY]), "rapport", "rapport")
+"""Accepts what `token` gives."""
 
 
 def token(subject: str, *roles: str) -> str:
@@ -219,7 +220,7 @@ async def harness(
         bus,
         SqliteStore(None, service.kinds),
         clock,
-        _VERIFIER,
+        VERIFIER,
     )
     await running.start(consume=False)
     under_test = Harness(running, bus, clock)

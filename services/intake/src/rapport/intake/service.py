@@ -3,6 +3,7 @@
 from rapport.common.events.topics import CASES, DEAD_LETTERS, FEEDBACK, INBOUND
 from rapport.common.runtime import Host, Service
 from rapport.intake.api import router
+from rapport.intake.api.load import AT_ONCE
 from rapport.intake.api.reception import Reception
 from rapport.intake.domain.status import CaseStatus, FeedbackStatus
 from rapport.intake.handlers import DECLARED
@@ -32,4 +33,5 @@ SERVICE = Service(
     router=router,
     resources=resources,
     settings=Settings,
+    at_once=AT_ONCE,
 )

@@ -79,7 +79,8 @@ class Workloads:
     async def current(self) -> Loads:
         """Return the loads; what is added to them stays until they are counted again."""
         now = self._clock.now()
-        if self._counted_at is None or now - self._counted_at >= self._fresh:
+        age = None if self._counted_at is None else now - self._counted_at
+        if age is None or not timedelta() <= age < self._fresh:
             self._loads = await count_loads(self._store)
             self._counted_at = now
         return self._loads

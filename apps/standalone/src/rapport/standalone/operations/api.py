@@ -3,7 +3,7 @@
 from typing import Annotated, Self
 
 from fastapi import Request
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rapport.common.bus.dead_letters import Place, SentBack, Wanted, redrive, redrive_all
 from rapport.common.bus.port import Bus
@@ -16,6 +16,8 @@ router = Router(prefix="/operations/v1", tags=["operations"])
 
 class Redrive(BaseModel):
     """Which dead letters go back: those at some places, or all; those of a group, of a type."""
+
+    model_config = ConfigDict(extra="forbid")
 
     places: list[Annotated[str, Field(pattern=r"^\d{1,10}/\d{1,18}$")]] = Field(
         default=[], max_length=PLACES_LIMIT, description="Partitions and offsets, as `3/17`."

@@ -2,7 +2,8 @@
 
 So many publishers share one wait for the disk, and each waits for its own messages only. Groups'
 positions go along with the next transaction, or alone a moment later: one that a crash takes away
-only means that records are delivered again.
+only means that records are delivered again. Positions that could not be written are tried again by
+themselves, so nothing waits for somebody to publish once the disk has room again.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from rapport.common.events.codec import Message
 
 QUEUE_BYTES: Final = 16 * 1024 * 1024
 POSITIONS_DELAY: Final = 0.2
+RETRY_DELAY: Final = 1.0
 
 Entry = tuple[Partition, Message, int]
 """A message, the partition that it goes to and its size in bytes."""
@@ -99,9 +101,7 @@ class GroupCommit:
     def move(self, owner: Owner, position: int) -> None:
         """Note that `owner` goes on from `position`; soon it will be durable."""
         self.positions[owner] = self._unsaved[owner] = position
-        if self._timer is None and self._open:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(POSITIONS_DELAY, self._save_positions)
+        self._save_positions_in(POSITIONS_DELAY)
 
     def floors(self) -> dict[int, int]:
         """Return, by partition id, the lowest durable position of the groups that read it."""
@@ -120,6 +120,11 @@ class GroupCommit:
         self._save_positions()
         if self._writing is not None:
             await self._writing
+
+    def _save_positions_in(self, seconds: float) -> None:
+        if self._timer is None and self._open:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(seconds, self._save_positions)
 
     def _save_positions(self) -> None:
         self._timer = None
@@ -157,6 +162,8 @@ class GroupCommit:
             reason = error.reason if isinstance(error, RapportError) else type(error).__name__
             log.warning("bus.write_failed", calls=len(group.calls), reason=reason)
             self._unsaved = {**positions, **self._unsaved}
+            if self._unsaved:
+                self._save_positions_in(RETRY_DELAY)
             group.settle(error)
             return
         self._durable.update(positions)

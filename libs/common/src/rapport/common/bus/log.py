@@ -125,9 +125,10 @@ class Log:
 
         Raises InUse where another process has it, PermanentError where the file is of
         another format or a topic has another number of partitions than it was created with.
+        Trouble is told with the folder that it is in.
         """
         try:
-            with trouble():
+            with trouble(self._path.parent):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._lock = _lock(self._path.with_name(f"{self._path.name}.lock"))
                 self._writer = self._connect("journal_mode = WAL", "wal_autocheckpoint = 4000")
@@ -289,12 +290,14 @@ def read_records(
 
 
 @contextmanager
-def trouble() -> Iterator[None]:
-    """Turn trouble with the file into a TemporaryError."""
+def trouble(folder: Path | None = None) -> Iterator[None]:
+    """Turn trouble with the file into a TemporaryError, which names the folder if it is given."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise TemporaryError(f"the log cannot be used: {error}") from error
+        where = "" if folder is None else f" in {folder}"
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise TemporaryError(f"the log{where} cannot be used: {why}") from error
 
 
 def _require_format(path: Path, found: int) -> None:

@@ -112,6 +112,8 @@ class Pipeline:
         dead: list[Message] = []
         await self._take_in(records, dead, spans)
         work = list(self._read(records, dead))
+        if not work and not dead:  # as with most batches: a topic has events of many kinds
+            return
         steps, owners = await self._plan(work, dead, spans)
         for kind, by_id in steps.items():
             await self._engine.apply(kind, by_id)

@@ -34,7 +34,10 @@ class NotificationEvent(EventData):
 
 @event("rapport.notification.requested.v1", NOTIFICATIONS, key="recipient")
 class NotificationRequested(NotificationEvent):
-    """This recipient shall get this text through this channel."""
+    """This recipient shall get this text through this channel.
+
+    `limited`: it goes out once it is admitted, since it counts for what a recipient gets at most.
+    """
 
     address: Annotated[str, Personal(of="recipient")]
     language: Language
@@ -43,6 +46,12 @@ class NotificationRequested(NotificationEvent):
     data: Annotated[dict[str, Any], Personal(of="recipient")] = Field(default_factory=dict)
     in_reply_to: str | None = None
     stakeholder: str | None = None
+    limited: bool = False
+
+
+@event("rapport.notification.admitted.v1", NOTIFICATIONS, key="recipient")
+class NotificationAdmitted(NotificationEvent):
+    """It is within what its recipient gets at most: it goes out."""
 
 
 @event("rapport.notification.delivered.v1", NOTIFICATIONS, key="recipient")
@@ -67,9 +76,13 @@ class NotificationFailed(NotificationEvent):
 
 @event("rapport.notification.suppressed.v1", NOTIFICATIONS, key="recipient")
 class NotificationSuppressed(NotificationEvent):
-    """It was not sent on purpose: opted out, a drill, or more than a recipient should get."""
+    """It was not sent on purpose: opted out, a drill, or more than a recipient should get.
+
+    `policy` is the hash of the policy that limits what a recipient gets.
+    """
 
     reason: str
+    policy: str | None = None
 
 
 @event("rapport.notification.acknowledged.v1", NOTIFICATIONS, key="recipient")

@@ -65,6 +65,7 @@ class Relay:
         self._nudged: dict[Name, float] = {}
         self._in_flight: dict[Name, float] = {}
         self._refused: dict[Name, float] = {}
+        self._swept = datetime.min.replace(tzinfo=UTC)
         self.trouble: str | None = None
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -213,9 +214,14 @@ class Relay:
         while True:
             await self._clock.sleep(SWEEP_SECONDS)
             try:
-                await self._sweep(datetime.now(UTC) - self._sweep_age)
+                await self._sweep(self._old())
             except Exception as error:
                 log.warning("sweep.failed", reason=reason_of(error))
+
+    def _old(self) -> datetime:
+        """Return since when outboxes are old: never less, or a clock put back would hide some."""
+        self._swept = max(self._swept, datetime.now(UTC) - self._sweep_age)
+        return self._swept
 
     async def _sweep(self, before: datetime) -> None:
         for kind in self._kinds:

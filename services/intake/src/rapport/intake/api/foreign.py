@@ -32,7 +32,7 @@ from rapport.intake.domain import (
     read_binary_event,
     read_event,
 )
-from rapport.intake.resources import Item, Lot
+from rapport.intake.resources import LOT_LIMIT, Item, Lot
 
 router = APIRouter(route_class=DirectRoute, tags=["feedback"])
 
@@ -48,7 +48,9 @@ _EVENTS: Final[dict[str, Any]] = {
         "headers (`ce-id`, `ce-source`, `ce-type`, `ce-specversion`) and the body is the data.",
         "content": {
             STRUCTURED: {"schema": {"type": "object"}},
-            _BATCH: {"schema": {"type": "array", "items": {"type": "object"}}},
+            _BATCH: {
+                "schema": {"type": "array", "items": {"type": "object"}, "maxItems": LOT_LIMIT}
+            },
             "application/json": {"schema": {}},
         },
     }

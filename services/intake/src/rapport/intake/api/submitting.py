@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import Field
 
 from rapport.common.direct import DirectRoute
 from rapport.common.events.codec import Message
@@ -36,6 +37,7 @@ Exercise = Annotated[
     str | None,
     Header(
         alias="X-Rapport-Exercise",
+        max_length=100,
         description="The id of the drill that this is part of; nothing of it reaches anybody real.",
     ),
 ]
@@ -62,7 +64,7 @@ def _single(
 
 def _many(
     _: Submitter,
-    body: list[Submission],
+    body: Annotated[list[Submission], Field(max_length=LOT_LIMIT)],
     idempotency_key: IdempotencyKey = None,
     exercise: Exercise = None,
     prefer: Prefer = None,

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Final, Self
 from zoneinfo import ZoneInfo
 
@@ -39,6 +40,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rapport.common.matching import Conditions
 from rapport.common.policy import parse_yaml
+from rapport.common.strict_json import MAX_PROBLEMS
 from rapport.intake.domain.targets import Form, Scalar, check_constant, form_of
 
 Location = tuple[str | int, ...]
@@ -57,7 +59,7 @@ def _refusal(reason: str) -> PydanticCustomError:
 def _raise_all(title: str, faults: Iterable[tuple[Location, str]]) -> None:
     found = [
         InitErrorDetails(type=_refusal(reason), loc=location, input=None)
-        for location, reason in faults
+        for location, reason in islice(faults, MAX_PROBLEMS)
     ]
     if found:
         raise ValidationError.from_exception_data(title, found)

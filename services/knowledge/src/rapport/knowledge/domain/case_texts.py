@@ -29,11 +29,15 @@ class Message(BaseModel):
 
 
 class CaseText(Aggregate):
-    """The latest words of one case, newest first; its id is the case's."""
+    """The latest words of one case, newest first; its id is the case's.
+
+    `product` is the one that the person named last, at `named_at` (time and message).
+    """
 
     COLLECTION: ClassVar[str] = "case_texts"
 
     product: str | None = None
+    named_at: tuple[Instant, str] | None = None
     messages: list[Message] = Field(default_factory=list)
     closed_at: Instant | None = None
 
@@ -62,11 +66,18 @@ class CaseText(Aggregate):
         )
         others = [item for item in self.messages if item.id != message.id]
         kept = list(_latest([message, *others]))
-        if kept == self.messages:
+        is_named = self._name(feedback.product, at, message.id)
+        if kept == self.messages and not is_named:
             return None
         self.messages = kept
-        self.product = feedback.product or self.product
         return self
+
+    def _name(self, product: str | None, at: datetime, message: str) -> bool:
+        """Keep the product that a message names, unless a later one named another."""
+        if product is None or (self.named_at is not None and (at, message) <= self.named_at):
+            return False
+        self.product, self.named_at = product, (at, message)
+        return True
 
     def forget(self, at: datetime) -> Self | None:
         """Forget the words: the case was closed; None where there is nothing new in that."""
@@ -74,6 +85,8 @@ class CaseText(Aggregate):
             return None
         self.closed_at = at
         self.messages = [item for item in self.messages if item.at > at]
+        if self.named_at is None or self.named_at[0] <= at:
+            self.product = self.named_at = None
         return self
 
 

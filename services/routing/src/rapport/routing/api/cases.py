@@ -136,7 +136,7 @@ def _detail(case: Case) -> CaseDetail:
 @router.get("/cases", summary="List cases", dependencies=[may("case.read")])
 async def list_cases(
     routing: Routing,
-    state: Annotated[list[State] | None, Query(description="Any of these.")] = None,
+    state: Annotated[list[State] | None, Query(max_length=20, description="Any of these.")] = None,
     owner: Annotated[str | None, Query(max_length=100)] = None,
     handler: Annotated[str | None, Query(max_length=100)] = None,
     product: Annotated[str | None, Query(max_length=500)] = None,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from rapport.common.errors import NotFound
 from rapport.common.events.crises import Coverage, Criteria
@@ -71,7 +71,9 @@ async def _detail(routing: Resources, crisis: Crisis) -> CrisisDetail:
 @router.get("/crises", summary="List crises", dependencies=[may("crisis.read")])
 async def list_crises(
     routing: Routing,
-    state: Annotated[list[CrisisState] | None, Query(description="Any of these.")] = None,
+    state: Annotated[
+        list[CrisisState] | None, Query(max_length=20, description="Any of these.")
+    ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> CrisisList:
@@ -94,11 +96,29 @@ async def get_crisis(id: CrisisId, routing: Routing, response: Response) -> Cris
 # Leading
 
 
+Named = Annotated[Line, Field(min_length=1)]
+
+
+class CriteriaBody(Criteria):
+    """Which cases belong to it; a field that is none of these is refused, not passed over."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    product: Named | None = None
+    brand: Named | None = None
+    region: Named | None = None
+
+    @property
+    def criteria(self) -> Criteria:
+        """The criteria as events carry them."""
+        return Criteria(**dict(self))
+
+
 class CrisisBody(Body):
     """A matter that may be a crisis."""
 
     title: Annotated[Line, Field(min_length=1)]
-    criteria: Criteria
+    criteria: CriteriaBody
     severity: Severity = Severity.HIGH
     reason: Line = ""
 
@@ -107,7 +127,7 @@ class DeclarationBody(Body):
     """What to declare instead of what was proposed; nothing keeps the proposal."""
 
     title: Line | None = None
-    criteria: Criteria | None = None
+    criteria: CriteriaBody | None = None
     severity: Severity | None = None
 
 
@@ -210,7 +230,7 @@ async def declare(body: DeclarationBody, lead: Leading) -> CrisisDetail:
 
     def act(crisis: Crisis) -> None:
         crisis.title = body.title or crisis.title
-        crisis.criteria = body.criteria or crisis.criteria
+        crisis.criteria = body.criteria.criteria if body.criteria else crisis.criteria
         crisis.severity = body.severity or crisis.severity
         clock = lead.routing.policies.timing.start(
             "holding_statement",

@@ -17,6 +17,7 @@ from sqlite3 import Connection
 from typing import Final, NamedTuple, TypeVar
 
 from rapport.common.aggregate import Aggregate, Fact
+from rapport.common.errors import TemporaryError
 from rapport.common.events.codec import Message, PackedHeaders, pack
 from rapport.common.store.fields import microseconds, moment
 from rapport.common.store.port import A, Change, Page, Stored, Tally, Where
@@ -72,6 +73,7 @@ class SqliteStore:
     """A store of `kinds` in the file at `path`, or in memory; see the port for the promises."""
 
     def __init__(self, path: Path | None, kinds: Sequence[type[Aggregate] | type[Fact]]) -> None:
+        self._path = path
         self._tables: dict[type, Table] = {kind: Table(kind) for kind in kinds}
         if len({table.collection for table in self._tables.values()}) < len(self._tables):
             raise TypeError("two kinds share a collection")
@@ -82,14 +84,19 @@ class SqliteStore:
         )
 
     async def start(self) -> None:
-        """Open the file, create or extend what the collections need."""
-        await self._writer.start()
+        """Open the file, create or extend what the collections need.
+
+        Raises TemporaryError, which names the folder, where the file is in trouble.
+        """
         try:
+            await self._writer.start()
             await self._writer.write(self._prepare)
             if self._reader is not self._writer:
                 await self._reader.start()
-        except Exception:
+        except Exception as error:
             await self.stop()
+            if isinstance(error, TemporaryError) and self._path is not None:
+                raise TemporaryError(f"{self._path.parent}: {error.reason}") from error
             raise
 
     async def stop(self) -> None:
