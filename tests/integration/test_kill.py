@@ -45,6 +45,8 @@ PER_CONVERSATION: Final = 3
 OWNERS: Final = ("jun", "kim", "navid")
 """Who in the built-in teams gets complaints about broken products, in English."""
 
+EVERY_CASE_IS_TOLD: Final = "alerts: {most: 1000, minutes: 1, always: {events: [case.opened]}}"
+
 PAST_EVERY_LEASE: Final = timedelta(minutes=2)
 
 NURSERY: Final = """
@@ -203,6 +205,7 @@ class Nursery:
 async def nursery(data: Path, smtp_port: int, log: Path) -> AsyncIterator[Nursery]:
     """Have a nursery while the block runs; what its processes complain of goes to `log`."""
     environment = os.environ | {
+        "RAPPORT_POLICY_DIR": str(_policy(data)),
         "RAPPORT_SMTP_HOST": "127.0.0.1",
         "RAPPORT_SMTP_PORT": str(smtp_port),
         "RAPPORT_SMTP_SECURITY": "none",
@@ -336,12 +339,25 @@ async def prepare(data: Path, smtp_port: int) -> None:
         await rapport.settled()
 
 
+def _policy(data: Path) -> Path:
+    """Return policies by which owners are told of every case, however many there are."""
+    limits = data.with_name("policy") / "notification" / "limits.yaml"
+    limits.parent.mkdir(parents=True, exist_ok=True)
+    limits.write_text(EVERY_CASE_IS_TOLD, "utf-8")
+    return limits.parents[1]
+
+
 @asynccontextmanager
 async def _running(
     data: Path, smtp_port: int, later: timedelta = timedelta(0)
 ) -> AsyncIterator[tuple[Rapport, Bus]]:
     """Run the system here, with a clock that is so much later."""
-    settings = {"smtp_host": "127.0.0.1", "smtp_port": smtp_port, "smtp_security": "none"}
+    settings = {
+        "policy_dir": _policy(data),
+        "smtp_host": "127.0.0.1",
+        "smtp_port": smtp_port,
+        "smtp_security": "none",
+    }
     clock = JumpingClock(datetime.now(UTC) + later)
     async with (
         system(data, port=0, clock=clock, settings=settings) as up,

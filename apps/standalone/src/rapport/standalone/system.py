@@ -4,6 +4,7 @@ The data directory holds the log of events, a store per service and the installa
 belongs to one process at a time (the bus locks it); everything else goes over HTTP.
 """
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -123,10 +124,10 @@ async def system(
                 await bus.start()
                 stack.push_async_callback(bus.stop)
                 verifier = await stack.enter_async_context(open_verifier(own))
+                stack.push_async_callback(_drain, services)
             store = open_store(own, service)
             running = Running(service, own, bus, store, clock, verifier, disks_of(own))
             await running.start()
-            stack.push_async_callback(running.stop)
             services[name] = running
         assert bus is not None
         up = System("", signer, bus, clock, services)
@@ -139,6 +140,16 @@ async def system(
         front = Front(dict(apps), other)
         bound = await stack.enter_async_context(listening(front, host, port))
         yield System(f"http://{host}:{bound}", signer, bus, clock, services)
+
+
+async def _drain(services: Mapping[str, Running]) -> None:
+    """Let all services finish what is in flight, side by side, so that it takes as long as one."""
+    ended = await asyncio.gather(
+        *(running.stop() for running in services.values()), return_exceptions=True
+    )
+    for failure in ended:
+        if failure is not None:
+            raise failure
 
 
 class HasTokens(Protocol):
