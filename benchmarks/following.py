@@ -4,7 +4,6 @@ It decodes each record, derives the id of what follows from it, and publishes th
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from rapport.common.bus.pipeline import Pipeline
@@ -23,7 +22,7 @@ def following(record: Record, out: str) -> Message:
     """Return what follows from a record, for the topic `out`."""
     event = decode(record)
     id = derived_id(event.id, "bench", event.type, event.subject, "followed")
-    return encode(replace(event, id=id, causationid=event.id), out)
+    return encode(event._replace(id=id, causationid=event.id), out)
 
 
 def pipeline(bus: Bus, topic: str, follow: Callable[[Record], Message]) -> Pipeline:

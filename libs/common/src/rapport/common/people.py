@@ -39,9 +39,10 @@ def _keyed(key: bytes) -> hmac.HMAC:
 
 
 def _contact_point(email: str | None, phone: str | None, handles: Mapping[str, str]) -> str | None:
-    address = unicodedata.normalize("NFKC", email or "").strip().lower()
-    if address:
-        return f"email:{address}"
+    if email:
+        plain = email if email.isascii() else unicodedata.normalize("NFKC", email)
+        if address := plain.strip().lower():
+            return f"email:{address}"
     digits = "".join(str(unicodedata.digit(sign)) for sign in phone or "" if sign.isdigit())
     number = digits.removeprefix("00")
     if number:

@@ -294,4 +294,4 @@ def happening(data: EventData, id: str, **attributes: Any) -> Event[EventData]:
         partitionkey=key,
         correlationid=id,
     )
-    return replace(event, **attributes)
+    return event._replace(**attributes)

@@ -1,8 +1,8 @@
 """Answers that leave in one piece: the HTTP server writes an answer's head and its body apart.
 
 Two writes are two system calls here and two packets for whoever waits, and for a short answer that
-is a good part of all that it costs. So a head waits for what follows it in the same turn of the
-event loop, and no longer: a stream's head leaves before its first event is there.
+is a good part of all that it costs. So the head of an answer that says how long its body is waits
+for the first of the body; a stream's head, which does not say, leaves at once.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ from typing import Any, Final, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _HEAD: Final = b"HTTP/1.1 "
+_LENGTH: Final = b"\r\ncontent-length: "
+_END: Final = b"\r\n\r\n"
 
 
 class WholeAnswers(HttpToolsProtocol):
@@ -18,15 +20,21 @@ class WholeAnswers(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
-        super().connection_made(cast("asyncio.Transport", _Joining(transport)))
+        self._joining = _Joining(transport)
+        super().connection_made(cast("asyncio.Transport", self._joining))
+
+    def on_response_complete(self) -> None:
+        """Let a head go that nothing follows, as after HEAD."""
+        self._joining.let_go()
+        super().on_response_complete()
 
 
 class _Joining:
-    """A transport that holds a head back until the next write, the turn's end or the close."""
+    """A transport that holds such a head back until the next write or the answer's end."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._call_soon = asyncio.get_running_loop().call_soon
+        self._write = transport.write
         self._head = b""
         self.is_closing = transport.is_closing
 
@@ -37,18 +45,18 @@ class _Joining:
         """Write what follows a head together with it; hold a head back."""
         if self._head:
             data, self._head = self._head + data, b""
-        elif data.startswith(_HEAD):
+        elif data.endswith(_END) and data.startswith(_HEAD) and _LENGTH in data:
             self._head = data
-            self._call_soon(self._let_go)
             return
-        self._transport.write(data)
+        self._write(data)
 
     def close(self) -> None:
         """Close once all has been written."""
-        self._let_go()
+        self.let_go()
         self._transport.close()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Write what is held back."""
         if self._head:
             head, self._head = self._head, b""
-            self._transport.write(head)
+            self._write(head)

@@ -114,27 +114,28 @@ def encode(event: Event[EventData], topic: str | None = None) -> Message:
         topic = declared.name
     names: tuple[str, ...] = _ALWAYS
     values = [
-        b"1.0",
-        b"application/json",
-        event.type.encode(),
-        event.id.encode(),
-        event.source.encode(),
-        event.subject.encode(),
-        event.time.isoformat().encode(),
-        event.partitionkey.encode(),
-        event.correlationid.encode(),
-        b"%d" % event.hops,
+        "1.0",
+        "application/json",
+        event.type,
+        event.id,
+        event.source,
+        event.subject,
+        event.time.isoformat(),
+        event.partitionkey,
+        event.correlationid,
+        str(event.hops),
     ]
     for name, header in _SOMETIMES:
         value = getattr(event, name)
         if value is not None:
             names += (header,)
-            values.append(value.encode())
+            values.append(value)
     if event.historical:
         names += (_HISTORICAL,)
-        values.append(b"true")
+        values.append("true")
     data = event.data.__pydantic_serializer__.to_json(event.data)
-    return Message(topic, event.partitionkey, data, PackedHeaders.of(names, values))
+    headers = PackedHeaders(_pack_names(names), _pack_texts(values))
+    return Message(topic, event.partitionkey, data, headers)
 
 
 def pack(headers: Headers) -> PackedHeaders:
@@ -259,6 +260,14 @@ def _pack_names(names: tuple[str, ...]) -> bytes:
 @lru_cache(maxsize=256)
 def _unpack_names(names: bytes) -> tuple[str, ...]:
     return tuple(name.decode() for name in _unpack(names))
+
+
+def _pack_texts(parts: Sequence[str]) -> bytes:
+    """Return texts packed; they are made bytes together, which takes less time than each alone."""
+    joined = "\0".join((*parts, ""))
+    if "\1" in joined or joined.count("\0") != len(parts):
+        return _pack([part.encode() for part in parts])
+    return joined.encode()
 
 
 def _pack(parts: Sequence[bytes]) -> bytes:

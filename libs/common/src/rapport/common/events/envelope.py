@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -100,8 +100,7 @@ def event(
     return declare
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event(Generic[Data]):
+class Event(NamedTuple, Generic[Data]):
     """One event: the CloudEvents attributes and extensions of DESIGN, and its data.
 
     `sequence` is the emitting aggregate's version and the event's place in it, as text that sorts;

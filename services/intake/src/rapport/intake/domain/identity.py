@@ -16,7 +16,7 @@ from rapport.intake.domain.submission import Submission
 _NOT_CONTENT: Final = {"reach"}
 _BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_TO_CROCKFORD: Final = str.maketrans(_BASE32, _CROCKFORD)
+_TO_CROCKFORD: Final = bytes.maketrans(_BASE32.encode(), _CROCKFORD.encode())
 _FROM_CROCKFORD: Final = str.maketrans(_CROCKFORD, _BASE32)
 _AS_HEARD: Final = str.maketrans("OIL", "011", " -")
 
@@ -67,7 +67,7 @@ def reference_of(feedback: str) -> str:
 
     It is written in Crockford's base32, which has no letters that are taken for others.
     """
-    spoken = feedback[:12].translate(_TO_CROCKFORD)
+    spoken = feedback[:12].encode().translate(_TO_CROCKFORD).decode()
     return f"R-{spoken[:4]}-{spoken[4:8]}-{spoken[8:]}"
 
 
