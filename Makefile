@@ -43,7 +43,7 @@ run: install ## Run the whole system on port 8080 (ARGS="--data-dir D --port P")
 	$(BIN)/rapport up $(ARGS)
 
 test: install ## Run the tests, on the real servers too where Java and Maven are (ARGS="-k NAME" for some)
-	$(BIN)/python deploy/local/servers.py run -- $(BIN)/pytest --numprocesses auto -rs $(ARGS)
+	$(BIN)/python deploy/local/servers.py run -- $(BIN)/pytest --numprocesses auto --dist worksteal -rs $(ARGS)
 
 check: install ## Format, lint, types, layers, documents
 	$(BIN)/ruff format --check .
@@ -60,7 +60,7 @@ chaos: install ## Run it under faults and hold it to its promises (LONG=1: an ho
 
 fuzz: install ## Send each service 10,000 hostile requests (REQUESTS= how many, SEED= which, ARGS="-k NAME")
 	RAPPORT_TEST_FUZZ=$(or $(REQUESTS),10000) RAPPORT_TEST_SEED=$(or $(SEED),1) \
-	$(BIN)/pytest --numprocesses auto -rs $(ARGS) tests/security/test_fuzzing.py
+	$(BIN)/pytest --numprocesses auto --dist worksteal -rs $(ARGS) tests/security/test_fuzzing.py
 
 sbom: install ## Write the software bills of materials (CycloneDX) into build/sbom (SBOM=FOLDER)
 	@mkdir -p $(SBOM)

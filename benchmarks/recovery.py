@@ -44,7 +44,7 @@ from rapport.standalone.system import keys
 
 ROUNDS: Final = int(os.environ.get("ROUNDS", "5"))
 RESTARTS: Final = int(os.environ.get("RESTARTS", "6"))
-PER_SECOND: Final = int(os.environ.get("PER_SECOND", "100"))
+PER_SECOND: Final = int(os.environ.get("PER_SECOND", "20"))
 PROBES: Final = 120
 """Messages that together reach every partition."""
 

@@ -26,6 +26,7 @@ ALERT = [
     "rapport-intake: POST /intake/v1/feedback",
     "rapport-routing: process rapport.feedback",
     "rapport-notification: process rapport.cases",
+    "rapport-notification: process rapport.notifications",  # whether it is within the limit
     "rapport-notification: process rapport.notifications",
     "rapport-notification: send email",
     "rapport-notification: process rapport.notifications",
