@@ -230,7 +230,7 @@ class Connected(asyncio.Protocol):
                 self._finished.set_exception(AssertionError(self._answer.decode()))
                 return
             self._answer = b""
-            self._left = _length(head) - len(body)
+            self._left = length_of(head) - len(body)
         if not self._left:
             self._send()
 
@@ -243,7 +243,8 @@ class Connected(asyncio.Protocol):
             self._finished.set_result(None)
 
 
-def _length(head: bytes) -> int:
+def length_of(head: bytes) -> int:
+    """Return how many bytes of body an answer's head announces."""
     return int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
 
 

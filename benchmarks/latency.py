@@ -17,7 +17,7 @@ from typing import Final
 import uvloop
 
 from benchmarks.harness import Row, compare_async, print_table
-from benchmarks.intake import PATH, bare_starlette, intake, load, requests, server
+from benchmarks.intake import PATH, bare_starlette, intake, length_of, load, requests, server
 from benchmarks.open_loop import offer
 
 ROUNDS: Final = int(os.environ.get("ROUNDS", "9"))
@@ -37,7 +37,7 @@ async def alone(port: int, sent: list[bytes]) -> float:
         writer.write(sent[number % len(sent)])
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 202"), head
-        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+        await reader.readexactly(length_of(head))
         seconds.append(perf_counter() - began)
     writer.close()
     await writer.wait_closed()

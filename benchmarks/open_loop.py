@@ -13,6 +13,8 @@ from statistics import quantiles
 from time import perf_counter
 from typing import Final, cast
 
+from benchmarks.intake import length_of
+
 TICK: Final = 0.001
 PATIENCE: Final = 60.0
 """Seconds that what is still under way at the end has to be answered in."""
@@ -93,7 +95,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._answer += data
         head, separator, body = self._answer.partition(b"\r\n\r\n")
-        if separator and len(body) >= _length(head):
+        if separator and len(body) >= length_of(head):
             self._answer = b""
             self._load.answered(self, head, self._moment)
 
@@ -124,7 +126,3 @@ async def offer(
     for transport in transports:
         transport.abort()
     return load.answers
-
-
-def _length(head: bytes) -> int:
-    return int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])

@@ -11,12 +11,11 @@ from rapport.common.errors import FieldProblem, Invalid
 from rapport.common.http import Command, Cursor, Limit, Router, command, etag, may
 from rapport.common.matching import Conditions
 from rapport.notification.api.shared import Body, Id, Line, Listed, Notifying, existing, listed
-from rapport.notification.domain.matters import DIGEST_ONLY, FIELDS, MATTERS, event_name
+from rapport.notification.domain.matters import DIGEST_ONLY, EVENTS, FIELDS
 from rapport.notification.domain.stakeholders import Cadence, Subscription
 
 router = Router(tags=["subscriptions"])
 
-EVENTS: Final = frozenset(event_name(kind) for kind in MATTERS)
 LONGEST_CONDITIONS: Final = 8_000
 """Characters of a subscription's conditions, as JSON."""
 

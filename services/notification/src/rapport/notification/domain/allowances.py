@@ -7,7 +7,7 @@ message says how many were held back; its place is kept for it, so it never make
 A wish that comes again was answered before.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Annotated, ClassVar, Final, Literal
 
@@ -27,15 +27,13 @@ from rapport.common.events.notifications import (
 from rapport.common.events.topics import NOTIFICATIONS
 from rapport.common.events.vocabulary import Language, Severity
 from rapport.notification.domain.communications import Communication, Target
-from rapport.notification.domain.matters import MATTERS, Matter, event_name
+from rapport.notification.domain.matters import EVENTS, Matter, name_of
 from rapport.notification.domain.notifications import OPTED_OUT, OVER_LIMIT
 
 ANSWERS_KEPT: Final = 1_000
 """Twice of what a batch has: so many wishes are known again when they are delivered again."""
 
 Answer = Literal["admitted", "over_limit", "opted_out"]
-
-_EVENTS: Final = frozenset(event_name(kind) for kind in MATTERS)
 
 
 class Always(BaseModel):
@@ -49,7 +47,7 @@ class Always(BaseModel):
     @field_validator("events")
     @classmethod
     def _known(cls, events: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = sorted(set(events) - _EVENTS)
+        unknown = sorted(set(events) - EVENTS)
         if unknown:
             raise ValueError(f"nobody is told of {', '.join(unknown)}")
         return events
@@ -187,7 +185,7 @@ class Allowance(Aggregate):
             return "admitted"
         self.address, self.language = wish.address, wish.language
         self.stakeholder = wish.stakeholder
-        event = _event_of(wish.data)
+        event = name_of(str(wish.data.get("event", "")))
         self.untold = self.untold | {event: self.untold.get(event, 0) + 1}
         self.untold_since = self.untold_since or now
         self.summary_at = self.summary_at or self._room_at(limit)
@@ -209,8 +207,3 @@ class Allowance(Aggregate):
     def _since(self) -> datetime:
         assert self.untold_since is not None
         return self.untold_since
-
-
-def _event_of(data: Mapping[str, object]) -> str:
-    """Return what a wish is about, as subscriptions name it."""
-    return str(data.get("event", "")).removeprefix("rapport.").removesuffix(".v1")

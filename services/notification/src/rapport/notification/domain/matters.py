@@ -74,7 +74,12 @@ class Matter:
 
 def event_name(event: type[EventData]) -> str:
     """Return how subscriptions name an event type: `case.opened`."""
-    return event.TYPE.removeprefix("rapport.").removesuffix(".v1")
+    return name_of(event.TYPE)
+
+
+def name_of(type: str) -> str:
+    """Return how subscriptions name what events carry as their type."""
+    return type.removeprefix("rapport.").removesuffix(".v1")
 
 
 def matter_of(event: Event[EventData]) -> Matter | None:
@@ -217,6 +222,9 @@ MATTERS: Final[dict[type[EventData], Callable[[Any], Matter]]] = {
     DigestCompiled: _digest,
 }
 """The events that can be subscribed to, and how each is told."""
+
+EVENTS: Final = frozenset(event_name(kind) for kind in MATTERS)
+"""What can be subscribed to, by name."""
 
 DIGEST_ONLY: Final = frozenset({event_name(StatementReleased)})
 """What no alert tells of: a statement goes to whom it concerns by itself."""
