@@ -1,12 +1,13 @@
 """What the whole line makes of a core, against the sum of what its stages cost by themselves.
 
-The system is a process of its own, as `rapport up` has it. It takes complaints in until each has
-its case and its owner has been told; what counts is the processor time that it used, of all its
-threads. Then the same is done by bare loops: a bare route of Starlette takes the complaints in;
-each record is decoded once for each service that is concerned, each message that followed gets its
-id, is encoded and appended to a table, 500 at once; each text is assessed; each version of an
-aggregate and each fact is written as the row that it is, in a table with the same indexes, 200 at
-once, and each version but the first is read before. No outboxes, no groups, no retries, nobody
+The system is a process of its own, as `rapport up` has it. It takes complaints in, more than it can
+work off meanwhile, until each has its case and its owner has been told; what counts is the
+processor time that it used, of all its threads. The decisions of the domain have their part of it,
+measured where they are called, and the rest is done again by bare loops: a bare route of Starlette
+takes the complaints in; each record is decoded once for each service that is concerned, each
+message that followed gets its id, is encoded and appended to a table, 500 at once; each version of
+an aggregate and each fact is written as the row that it is, in a table with the same indexes, 200
+at once, and each version but the first is read before. No outboxes, no groups, no retries, nobody
 waits for anybody.
 """
 
@@ -16,12 +17,13 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
+from dataclasses import replace
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import process_time
+from time import process_time, thread_time
 from typing import Any, Final
 
 import httpx2
@@ -38,19 +40,18 @@ from rapport.common.events.envelope import Event
 from rapport.common.events.feedback import FeedbackReceived
 from rapport.common.events.ids import derived_id
 from rapport.common.events.topics import FEEDBACK, TOPICS
-from rapport.common.handling import EventHandler, FactHandler
+from rapport.common.handling import Declared, DueHandler, EventHandler, FactHandler
+from rapport.common.runtime import Service
 from rapport.common.serving import listening, run_on_loop
 from rapport.common.store.sqlite import SqliteStore
 from rapport.common.store.sqlite.table import Table
 from rapport.common.store.sqlite.worker import insert_many
 from rapport.common.telemetry import configure_logs
-from rapport.routing.domain.conversation import assessable
-from rapport.routing.service import load_assessor
 from rapport.standalone.system import SERVICES, System
 
 ROUNDS: Final = int(os.environ.get("ROUNDS", "7"))
 COMPLAINTS: Final = int(os.environ.get("COMPLAINTS", "1000"))
-PER_SECOND: Final = float(os.environ.get("PER_SECOND", "200"))
+PER_SECOND: Final = float(os.environ.get("PER_SECOND", "2000"))
 CONNECTIONS: Final = 64
 AT_ONCE: Final = 200
 PAUSE: Final = 0.05
@@ -61,9 +62,43 @@ Quiet = Callable[[], Any]
 Served = AbstractAsyncContextManager[tuple[int, str, Quiet]]
 
 
+class Decisions:
+    """Counts the processor time, in seconds, that the domain's own functions take."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, service: Service) -> Service:
+        """Return a service of which the decisions and the facts are counted."""
+        return replace(service, declared=[self._timed(item) for item in service.declared])
+
+    def _timed(self, declared: Declared) -> Declared:
+        match declared:
+            case EventHandler() | DueHandler():
+                return replace(declared, decide=self._counted(declared.decide))
+            case FactHandler():
+                facts = declared.facts
+                return replace(declared, facts=self._counted(lambda event: list(facts(event))))
+        return declared
+
+    def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
+            began = thread_time()
+            try:
+                return function(*arguments)
+            finally:
+                self.seconds += thread_time() - began
+
+        return counted
+
+
+DECISIONS: Final = Decisions()
+
+
 @asynccontextmanager
 async def whole(folder: Path) -> AsyncIterator[tuple[int, str, Quiet]]:
     """The system; gives its port, a token, and what waits until nothing is on its way."""
+    SERVICES.update({name: DECISIONS.timed(service) for name, service in SERVICES.items()})
     async with installation(folder) as up:
         async with httpx2.AsyncClient(base_url=up.url) as http:
             await set_up(up, http)
@@ -85,7 +120,10 @@ async def _quiet(up: System) -> None:
 
 
 def serve(served: Callable[[Path], Served], folder: str, parent: Connection) -> None:
-    """Serve; tell, whenever asked and nothing is on its way, the processor time used so far."""
+    """Serve; tell, whenever asked and nothing is on its way, the processor time used so far.
+
+    Tells how much of it was for decisions, too.
+    """
     configure_logs("ERROR")
 
     async def serving() -> None:
@@ -93,7 +131,7 @@ def serve(served: Callable[[Path], Served], folder: str, parent: Connection) -> 
             parent.send((port, token))
             while await asyncio.to_thread(parent.recv):
                 await quiet()
-                parent.send(process_time())
+                parent.send((process_time(), DECISIONS.seconds))
 
     run_on_loop(serving())
 
@@ -106,18 +144,23 @@ class Server:
         self._port, self._token = pipe.recv()
         self._complaints = complaints("core")
 
-    async def seconds(self) -> float:
-        """Send complaints; return the processor time that all of what follows took, for each."""
+    async def seconds(self) -> tuple[float, float]:
+        """Send complaints; return the processor time that all of what follows took, for each.
+
+        The second is what decisions took of it.
+        """
         sent = [request(self._token, item) for item in islice(self._complaints, COMPLAINTS)]
-        before = await self._used()
+        before, decided_before = await self._used()
         answers = await offer(self._port, sent, PER_SECOND, COMPLAINTS / PER_SECOND, CONNECTIONS)
         assert answers.seconds.keys() == {202}, answers.seconds.keys()
-        return (await self._used() - before) / len(answers.seconds[202])
+        used, decided = await self._used()
+        number = len(answers.seconds[202])
+        return (used - before) / number, (decided - decided_before) / number
 
-    async def _used(self) -> float:
+    async def _used(self) -> tuple[float, float]:
         self._pipe.send(True)
-        seconds: float = await asyncio.to_thread(self._pipe.recv)
-        return seconds
+        used, decided = await asyncio.to_thread(self._pipe.recv)
+        return used, decided
 
 
 @contextmanager
@@ -133,20 +176,19 @@ def server(served: Callable[[Path], Served], folder: Path) -> Iterator[Server]:
 
 
 class Done:
-    """All that an installation has done for its complaints."""
+    """All that an installation has done, and for how many `complaints` it was."""
 
     def __init__(self, records: Sequence[Record], stored: dict[Table, list[Any]]) -> None:
         self._records = records
         self._stored = stored
-        self._received: list[FeedbackReceived] = []
+        self.complaints = 0
         self._followed: list[tuple[Event[Any], str]] = []
         for record in records:
             event = decode(record)
             if isinstance(event.data, FeedbackReceived):
-                self._received.append(event.data)
+                self.complaints += 1
             else:
                 self._followed.append((event, record.topic))
-        self._assessor = load_assessor()
         self._kinds: list[set[str]] = []
         for service in SERVICES.values():
             on = {handler.event.TYPE for handler in service.only(EventHandler)}
@@ -173,17 +215,11 @@ class Done:
             await store.stop()
         return cls(records, stored)
 
-    @property
-    def complaints(self) -> int:
-        """How many complaints all of it was for."""
-        return len(self._received)
-
     def stages(self, folder: Path) -> dict[str, float]:
         """Do it again, stage by stage; return the processor time of each, per complaint."""
         stages: dict[str, Callable[[Path], None]] = {
             "decode": self._decode,
             "id and encode": self._encode,
-            "assess": self._assess,
             "append": self._append,
             "store": self._store,
         }
@@ -204,10 +240,6 @@ class Done:
         for event, topic in self._followed:
             derived_id(event.id, "bench", event.type, event.subject, "followed")
             encode(event, topic)
-
-    def _assess(self, folder: Path) -> None:
-        for feedback in self._received:
-            self._assessor.assess(assessable(feedback))
 
     def _append(self, folder: Path) -> None:
         with closing(Log(folder / "log.db")) as log:
@@ -265,15 +297,19 @@ async def _run(folder: Path) -> list[Row]:
     done = await Done.of(folder / "sample")
     stages: list[dict[str, float]] = []
     own: list[float] = []
+    decisions: list[float] = []
     with server(whole, folder / "whole") as ours, server(bare_route, folder) as bare:
 
         async def line() -> float:
-            own.append(await ours.seconds())
-            return 1 / own[-1]
+            used, decided = await ours.seconds()
+            own.append(used)
+            decisions.append(decided)
+            return 1 / used
 
         async def loops() -> float:
             with TemporaryDirectory(dir=folder) as own_folder:
-                found = {"accept": await bare.seconds()} | done.stages(Path(own_folder))
+                accept, _ = await bare.seconds()
+                found = {"accept": accept, "decide": decisions[-1]} | done.stages(Path(own_folder))
             stages.append(found)
             return 1 / sum(found.values())
 

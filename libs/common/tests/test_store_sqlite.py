@@ -18,7 +18,7 @@ from rapport.common.store import Range, Where
 from rapport.common.store.sqlite import SqliteStore, queries
 from rapport.common.store.sqlite.queries import Query
 from rapport.common.store.sqlite.table import Table
-from rapport.common.store.sqlite.worker import Worker, insert_many
+from rapport.common.store.sqlite.worker import Worker, Writer, insert_many
 
 from .contract.store import (
     NEW_YEAR,
@@ -297,16 +297,14 @@ async def statements() -> list[str]:
 
 
 @pytest.fixture
-async def worker(path: Path, statements: list[str]) -> AsyncIterator[Worker]:
-    def traced() -> Connection:
-        connection = connect(path)
-        connection.set_trace_callback(statements.append)
-        return connection
-
-    worker = Worker("test", traced, group=100)
-    await worker.start()
-    yield worker
-    await worker.stop()
+async def writer(path: Path, statements: list[str]) -> AsyncIterator[Writer]:
+    connection = connect(path)
+    connection.set_trace_callback(statements.append)
+    commits = Worker("test", [connection])
+    writer = Writer(connection, commits)
+    yield writer
+    await writer.stop()
+    await commits.stop()
 
 
 def insert(value: Any, connection: Connection) -> Any:
@@ -314,88 +312,117 @@ def insert(value: Any, connection: Connection) -> Any:
     return value
 
 
-async def values(worker: Worker) -> list[int]:
-    query = "SELECT value FROM number"
-    rows = await worker.read(lambda connection: connection.execute(query).fetchall())
-    return sorted(value for (value,) in rows)
+def values(path: Path) -> list[int]:
+    with closing(connect(path)) as connection:
+        return sorted(value for (value,) in connection.execute("SELECT value FROM number"))
 
 
-async def together(worker: Worker, *work: Any) -> list[Any]:
-    """Have the worker find all of this waiting at once; return results and errors."""
-    entered, gate = threading.Event(), threading.Event()
-
-    def hold(connection: Connection) -> None:
-        entered.set()
-        gate.wait()
-
-    held = asyncio.ensure_future(worker.read(hold))
-    await asyncio.to_thread(entered.wait)
-    jobs = [asyncio.ensure_future(worker.write(job)) for job in work]
-    await asyncio.sleep(0)
-    gate.set()
-    await held
-    return await asyncio.gather(*jobs, return_exceptions=True)
+async def together(writer: Writer, *work: Any) -> list[Any]:
+    """Have the writer find all of this waiting at once; return results and errors."""
+    return await asyncio.gather(*(writer.write(job) for job in work), return_exceptions=True)
 
 
 async def test_writes_that_wait_together_share_a_transaction(
-    worker: Worker, statements: list[str]
+    writer: Writer, path: Path, statements: list[str]
 ) -> None:
-    assert await together(worker, *(partial(insert, n) for n in range(20))) == list(range(20))
+    assert await together(writer, *(partial(insert, n) for n in range(20))) == list(range(20))
     assert statements.count("COMMIT") == 1
-    assert await values(worker) == list(range(20))
+    assert values(path) == list(range(20))
 
 
-async def test_a_write_that_fails_leaves_the_others_alone(worker: Worker) -> None:
+async def test_what_comes_during_a_commit_shares_the_next_one(
+    path: Path, statements: list[str]
+) -> None:
+    connection = connect(path)
+    connection.set_trace_callback(statements.append)
+    commits = Worker("test", [connection])
+    writer = Writer(connection, commits)
+    gate = threading.Event()
+    held = commits.run(lambda connection: gate.wait())
+    first = writer.write(partial(insert, 1))
+    await asyncio.sleep(0)
+    assert connection.in_transaction
+    others = [writer.write(partial(insert, n)) for n in range(2, 9)]
+    await asyncio.sleep(0)
+    assert not first.done()
+    gate.set()
+    assert [await job for job in (held, first, *others)] == [True, *range(1, 9)]
+    assert statements.count("COMMIT") == 2
+    await writer.stop()
+    await commits.stop()
+
+
+async def test_a_write_that_fails_leaves_the_others_alone(writer: Writer, path: Path) -> None:
     first, double, last = await together(
-        worker, partial(insert, 1), partial(insert, 1), partial(insert, 2)
+        writer, partial(insert, 1), partial(insert, 1), partial(insert, 2)
     )
     assert (first, last) == (1, 2)
     assert isinstance(double, sqlite3.IntegrityError)
-    assert await values(worker) == [1, 2]
+    assert values(path) == [1, 2]
 
 
-async def test_a_locked_file_is_trouble_for_all_and_passes(worker: Worker, path: Path) -> None:
+async def test_a_locked_file_is_waited_for_while_the_loop_goes_on(
+    writer: Writer, path: Path
+) -> None:
     with closing(connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
-        errors = await together(worker, partial(insert, 1), partial(insert, 2))
+        waiting = writer.write(partial(insert, 1))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        other.execute("ROLLBACK")
+        assert await waiting == 1
+
+
+async def test_a_file_that_stays_locked_is_trouble_for_all_and_passes(
+    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rapport.common.store.sqlite.worker.BUSY_SECONDS", 0.05)
+    with closing(connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        errors = await together(writer, partial(insert, 1), partial(insert, 2))
         assert [type(error) for error in errors] == [TemporaryError] * 2
         assert "SQLITE_BUSY" in str(errors[0])
         other.execute("ROLLBACK")
-    assert await together(worker, partial(insert, 1), partial(insert, 2)) == [1, 2]
+    assert await together(writer, partial(insert, 1), partial(insert, 2)) == [1, 2]
 
 
-async def test_a_full_disk_is_trouble_and_passes(worker: Worker) -> None:
+async def test_a_full_disk_is_trouble_and_passes(path: Path) -> None:
     def fill(connection: Connection) -> None:
         rows = [(number, "x" * 1_000) for number in range(500)]
         insert_many(connection, "number (value, text)", rows)
 
-    await worker.read(lambda connection: connection.execute("PRAGMA max_page_count = 20"))
+    connection = connect(path)
+    writer = Writer(connection, None)
+    connection.execute("PRAGMA max_page_count = 20")
     with pytest.raises(TemporaryError, match="SQLITE_FULL"):
-        await worker.write(fill)
-    assert await values(worker) == []
-    await worker.read(lambda connection: connection.execute("PRAGMA max_page_count = 10000"))
-    await worker.write(fill)
-    assert await values(worker) == list(range(500))
+        await writer.write(fill)
+    assert values(path) == []
+    connection.execute("PRAGMA max_page_count = 10000")
+    await writer.write(fill)
+    assert values(path) == list(range(500))
+    connection.close()
 
 
-async def test_a_cancelled_caller_does_not_disturb_the_worker(worker: Worker) -> None:
-    gate = threading.Event()
-    waiting = asyncio.ensure_future(worker.write(lambda connection: gate.wait()))
-    await asyncio.sleep(0)
+async def test_a_cancelled_caller_does_not_disturb_the_writer(writer: Writer, path: Path) -> None:
+    waiting = writer.write(partial(insert, 1))
     waiting.cancel()
-    gate.set()
-    assert await worker.write(partial(insert, 1)) == 1
+    assert await writer.write(partial(insert, 2)) == 2
+    assert values(path) == [1, 2]
 
 
 async def test_stopping_finishes_what_was_asked_for(path: Path) -> None:
-    worker = Worker("test", partial(connect, path), group=2)
-    await worker.start()
-    jobs = [asyncio.ensure_future(worker.write(partial(insert, n))) for n in range(10)]
-    await asyncio.sleep(0)
-    await worker.stop()
-    assert await asyncio.gather(*jobs) == list(range(10))
+    connection = connect(path)
+    commits = Worker("test", [connection])
+    writer = Writer(connection, commits)
+    jobs = [writer.write(partial(insert, n)) for n in range(10)]
+    await writer.stop()
+    assert [job.result() for job in jobs] == list(range(10))
     with pytest.raises(TemporaryError, match="closed"):
-        await worker.read(lambda connection: None)
+        writer.write(partial(insert, 11))
+    await commits.stop()
+    with pytest.raises(TemporaryError, match="closed"):
+        commits.run(lambda connection: None)
 
 
 def test_many_rows_go_in_few_statements(path: Path) -> None:

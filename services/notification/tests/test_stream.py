@@ -1,5 +1,6 @@
 """The live stream over a real connection, on a real log: live, without personal data, resumable."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -159,8 +160,8 @@ async def test_what_has_left_the_log_is_a_reset_and_the_stream_goes_on(live: Liv
         await live.publish(opened("old"))
         last = (await anext(stream)).id
     first = last.replace(":0", ":-1")
-    while not await live.running.quiet():
-        pass
+    while not await live.running.quiet():  # noqa: ASYNC110
+        await asyncio.sleep(0)
     live.clock.move(timedelta(days=40))
     await live.bus.trim()
     async with live.listen(first) as stream:
@@ -196,8 +197,8 @@ async def test_only_so_many_listen_and_whoever_leaves_makes_room(
         refused = await live.http.get(STREAM)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
         assert refused.headers["content-type"] == "application/problem+json"
-    while len(listeners):
-        await live.running.quiet()
+    while len(listeners):  # noqa: ASYNC110
+        await asyncio.sleep(0)
     async with live.listen() as stream:
         await live.publish(opened("new"))
         assert json.loads((await anext(stream)).data)["data"]["case_id"] == "new"

@@ -175,8 +175,13 @@ class EmbeddedBus:
 
     async def oldest(self, places: Sequence[tuple[Partition, int]]) -> int:
         """Return the earliest timestamp, in epoch ms, of the records at these positions."""
-        run = asyncio.get_running_loop().run_in_executor
-        return await run(self._reader, self._log.oldest, places)
+        newest = [self._recent.timestamp(*place) for place in places]
+        older = [place for place, at in zip(places, newest, strict=True) if at is None]
+        found = [at for at in newest if at is not None]
+        if older:
+            run = asyncio.get_running_loop().run_in_executor
+            found.append(await run(self._reader, self._log.oldest, older))
+        return min(found)
 
     def move(self, group: str, partition: Partition, position: int) -> None:
         """Note that `group` is done with everything below `position`."""
@@ -190,11 +195,10 @@ class EmbeddedBus:
                 self._watchers[partition].remove(lane.wake)
 
     async def _trim(self, partition: Partition, below: int) -> None:
-        run = asyncio.get_running_loop().run_in_executor
         oldest_kept = self._clock.now() - self._topics[partition.topic].retention
         before = int(oldest_kept.timestamp() * 1000)
         while True:
-            start = await run(self._writer, self._log.trim, partition, before, below)
+            start = await self._opened().trim(partition, before, below)
             if start == partition.start:
                 return
             partition.start = start
@@ -285,6 +289,13 @@ class _Recent:
             return []
         first = position - kept[0].offset
         return list(islice(kept, first, first + SEGMENT_RECORDS))
+
+    def timestamp(self, partition: Partition, position: int) -> int | None:
+        """Return when a record was written, in epoch ms; None where it is not kept."""
+        kept = self._records[partition]
+        if not kept or not kept[0].offset <= position <= kept[-1].offset:
+            return None
+        return kept[position - kept[0].offset].timestamp
 
     def _forget(self, partition: Partition, last: int, size: int) -> None:
         kept = self._records[partition]

@@ -1,6 +1,8 @@
 """Group commit: while one transaction is written, what comes meanwhile gathers for the next.
 
-So many publishers share one wait for the disk, and each waits for its own messages only. Groups'
+So many publishers share one wait for the disk, and each waits for its own messages only. What is
+little is appended on the event loop, and only the wait for the disk is a thread's: to hand more
+than that over would cost more than to do it. Groups'
 positions go along with the next transaction, or alone a moment later: one that a crash takes away
 only means that records are delivered again. Positions that could not be written are tried again by
 themselves, so nothing waits for somebody to publish once the disk has room again.
@@ -22,6 +24,7 @@ from rapport.common.events.codec import Message
 QUEUE_BYTES: Final = 16 * 1024 * 1024
 POSITIONS_DELAY: Final = 0.2
 RETRY_DELAY: Final = 1.0
+LITTLE_BYTES: Final = 256 * 1024
 
 Entry = tuple[Partition, Message, int]
 """A message, the partition that it goes to and its size in bytes."""
@@ -67,6 +70,7 @@ class GroupCommit:
         self._clock = clock
         self._appended = appended
         self._open = True
+        self._one_transaction = asyncio.Lock()
         self._next = _Group()
         self._room = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
@@ -102,6 +106,12 @@ class GroupCommit:
         """Note that `owner` goes on from `position`; soon it will be durable."""
         self.positions[owner] = self._unsaved[owner] = position
         self._save_positions_in(POSITIONS_DELAY)
+
+    async def trim(self, partition: Partition, before: int, below: int) -> int:
+        """Trim the log between two transactions; see there."""
+        run = asyncio.get_running_loop().run_in_executor
+        async with self._one_transaction:
+            return await run(self._executor, self._log.trim, partition, before, below)
 
     def floors(self) -> dict[int, int]:
         """Return, by partition id, the lowest durable position of the groups that read it."""
@@ -155,9 +165,8 @@ class GroupCommit:
             Segment(partition.id, partition.end, messages)
             for partition, messages in group.messages.items()
         ]
-        run = asyncio.get_running_loop().run_in_executor
         try:
-            await run(self._executor, self._log.append, segments, timestamp, positions)
+            await self._append(segments, timestamp, positions, little=group.size <= LITTLE_BYTES)
         except Exception as error:
             reason = error.reason if isinstance(error, RapportError) else type(error).__name__
             log.warning("bus.write_failed", calls=len(group.calls), reason=reason)
@@ -171,3 +180,19 @@ class GroupCommit:
         for partition, messages in group.messages.items():
             first, partition.end = partition.end, partition.end + len(messages)
             self._appended(partition, first, messages, timestamp)
+
+    async def _append(
+        self,
+        segments: Sequence[Segment],
+        timestamp: int,
+        positions: Mapping[Owner, int],
+        *,
+        little: bool,
+    ) -> None:
+        run = asyncio.get_running_loop().run_in_executor
+        async with self._one_transaction:
+            if little:
+                self._log.append(segments, timestamp, positions)
+            else:
+                await run(self._executor, self._log.append, segments, timestamp, positions)
+            await run(self._executor, self._log.commit)

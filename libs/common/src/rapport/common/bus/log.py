@@ -5,9 +5,10 @@ SQLite lets Python's other threads run at every row, so few rows mean few waits 
 segment's id is its partition's number in the file and its first offset, so a partition is read by
 primary key.
 
-Nothing here is asynchronous: the bus calls the writing half from one thread and the reading half
-from another. Trouble with the file is a TemporaryError, and what a failed call was to write is not
-there. Whoever does not own the file can still look at it, through a connection that only reads.
+Nothing here is asynchronous: the bus calls the writing half from one place at a time, and the
+reading half from another. Trouble with the file is a TemporaryError, and what a failed call was to
+write is not there. Whoever does not own the file can still look at it, through a connection that
+only reads.
 """
 
 import fcntl
@@ -155,7 +156,7 @@ class Log:
     def append(
         self, segments: Iterable[Segment], timestamp: int, positions: Mapping[Owner, int]
     ) -> None:
-        """Make segments, written at `timestamp` (epoch ms), and groups' positions durable."""
+        """Write segments, at `timestamp` (epoch ms), and groups' positions; `commit` comes next."""
         rows = [
             (
                 _id(partition, first),
@@ -168,9 +169,15 @@ class Log:
             for partition, first, messages in _cut(segment)
         ]
         places = [(group, partition, at) for (group, partition), at in positions.items()]
-        with self._transaction():
+        with self._writing():
+            self._writer.execute("BEGIN IMMEDIATE")
             self._writer.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?)", rows)
             self._writer.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", places)
+
+    def commit(self) -> None:
+        """Make durable what was appended."""
+        with self._writing():
+            self._writer.execute("COMMIT")
 
     def read(self, partition: Partition, position: int) -> list[Record]:
         """Return records from `position` on, some 500 or half a mebibyte; none where it is gone."""
@@ -237,11 +244,17 @@ class Log:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with trouble():
+        with self._writing():
             self._writer.execute("BEGIN IMMEDIATE")
+            yield
+            self._writer.execute("COMMIT")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Leave nothing of a transaction that goes wrong."""
+        with trouble():
             try:
                 yield
-                self._writer.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
                     self._writer.execute("ROLLBACK")

@@ -1,15 +1,19 @@
 """SQLite as a store: a file in WAL mode with one writer, readers beside it, every commit fsynced.
 
+What is asked by ids or by what is due is read on the event loop, lists and counts in threads.
+
 Outboxes are a table of their own in the same file: a save appends to it in its transaction, and a
 clear leaves the aggregate's row alone. Tombstones are one, too, so no read has to step over them.
-Without a path all of it lives in memory, on one connection, and behaves the same.
+Without a path all of it lives in memory, on one connection without threads, and behaves the same.
 """
 
+import asyncio
 import json
 import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -24,13 +28,18 @@ from rapport.common.store.port import A, Change, Page, Stored, Tally, Where
 from rapport.common.store.sqlite import queries
 from rapport.common.store.sqlite.queries import Query
 from rapport.common.store.sqlite.table import Row, Table, quoted
-from rapport.common.store.sqlite.worker import Worker, insert_many
+from rapport.common.store.sqlite.worker import (
+    BUSY_SECONDS,
+    Worker,
+    Writer,
+    insert_many,
+    transaction,
+    translated,
+)
 
 T = TypeVar("T")
 
 READERS: Final = 2
-GROUP: Final = 256
-BUSY_SECONDS: Final = 5.0
 CHECKPOINT_PAGES: Final = 8_000
 CACHE_KIB: Final = 16_000
 STATEMENTS: Final = 512
@@ -69,6 +78,15 @@ class _Save(NamedTuple):
     messages: list[Row]
 
 
+class _Connected(NamedTuple):
+    """An open database: to read at once, to write, and to scan in threads where it is a file."""
+
+    near: Connection
+    writer: Writer
+    scans: Worker | None = None
+    commits: Worker | None = None
+
+
 class SqliteStore:
     """A store of `kinds` in the file at `path`, or in memory; see the port for the promises."""
 
@@ -77,11 +95,7 @@ class SqliteStore:
         self._tables: dict[type, Table] = {kind: Table(kind) for kind in kinds}
         if len({table.collection for table in self._tables.values()}) < len(self._tables):
             raise TypeError("two kinds share a collection")
-        connect = partial(_connect, path)
-        self._writer = Worker("store-writer", connect, group=GROUP)
-        self._reader = (
-            self._writer if path is None else Worker("store-reader", connect, threads=READERS)
-        )
+        self._connected: _Connected | None = None
 
     async def start(self) -> None:
         """Open the file, create or extend what the collections need.
@@ -89,20 +103,29 @@ class SqliteStore:
         Raises TemporaryError, which names the folder, where the file is in trouble.
         """
         try:
-            await self._writer.start()
-            await self._writer.write(self._prepare)
-            if self._reader is not self._writer:
-                await self._reader.start()
+            near, *others = await asyncio.to_thread(self._open)
         except Exception as error:
-            await self.stop()
-            if isinstance(error, TemporaryError) and self._path is not None:
-                raise TemporaryError(f"{self._path.parent}: {error.reason}") from error
-            raise
+            told = translated(error)
+            if isinstance(told, TemporaryError) and self._path is not None:
+                raise TemporaryError(f"{self._path.parent}: {told.reason}") from error
+            raise told from error
+        if self._path is None:
+            self._connected = _Connected(near, Writer(near, None))
+        else:
+            writing, *scanning = others
+            commits = Worker("store-commits", [writing])
+            scans = Worker("store-scans", scanning)
+            self._connected = _Connected(near, Writer(writing, commits), scans, commits)
 
     async def stop(self) -> None:
         """Finish the writes under way and close."""
-        await self._reader.stop()
-        await self._writer.stop()
+        connected, self._connected = self._connected, None
+        if connected is not None:
+            await connected.writer.stop()
+            for worker in (connected.scans, connected.commits):
+                if worker is not None:
+                    await worker.stop()
+            connected.near.close()
 
     async def get(self, kind: type[A], id: str) -> A | None:
         """Return one aggregate, None where there is none."""
@@ -111,10 +134,8 @@ class SqliteStore:
     async def get_many(self, kind: type[A], ids: Sequence[str]) -> dict[str, A]:
         """Return those of `ids` that are there, in one read."""
         table = self._tables[kind]
-        return await self._ask(
-            queries.by_ids(table, ids),
-            lambda rows: {id: table.read(found) for id, *found in rows},
-        )
+        rows = self._ask(queries.by_ids(table, ids))
+        return {id: table.read(found) for id, *found in rows}
 
     async def find(
         self,
@@ -136,7 +157,7 @@ class SqliteStore:
             return Page(items, table.declared.cursor(place, id))
 
         query = queries.page(table, where, limit + 1, cursor, newest_first=newest_first)
-        return await self._ask(query, to_page)
+        return await self._scan(query, to_page)
 
     async def tally(
         self,
@@ -154,7 +175,7 @@ class SqliteStore:
             group = tuple(field.decode(value) for field, value in zip(fields, row, strict=False))
             return Tally(group, row[len(fields)], row[len(fields) + 1 :])
 
-        return await self._ask(
+        return await self._scan(
             queries.tally(table, by, where, sums), lambda rows: list(map(to_tally, rows))
         )
 
@@ -162,7 +183,7 @@ class SqliteStore:
         """Save each change; True where it was saved, False where another writer was first."""
         now = time.time_ns() // 1_000
         saves = [self._save_of(change, now) for change in changes]
-        outcome = await self._writer.write(partial(_save, saves)) if saves else []
+        outcome = await self._write(partial(_save, saves)) if saves else []
         for change, saved in zip(changes, outcome, strict=True):
             if saved:
                 change.aggregate.version += 1
@@ -174,26 +195,23 @@ class SqliteStore:
         for fact in facts:
             table = self._tables[type(fact)]
             rows.setdefault(table, {}).setdefault(fact.id, table.row(fact))
-        return await self._writer.write(partial(_insert, rows)) if rows else set()
+        return await self._write(partial(_insert, rows)) if rows else set()
 
     async def due(self, kind: type[A], now: datetime, *, limit: int = 200) -> list[A]:
         """Return aggregates whose `next_due` is not after `now`, the most overdue first."""
         table = self._tables[kind]
-        return await self._ask(
-            queries.due(table, microseconds(now), limit), lambda rows: list(map(table.read, rows))
-        )
+        return list(map(table.read, self._ask(queries.due(table, microseconds(now), limit))))
 
     async def next_due(self, kinds: Sequence[type[Aggregate]]) -> datetime | None:
         """Return when the next item of any of `kinds` falls due."""
         if not kinds:
             return None
-        query = queries.next_due([self._tables[kind] for kind in kinds])
-        rows = await self._ask(query, lambda rows: [at for (at,) in rows if at is not None])
-        return moment(min(rows)) if rows else None
+        rows = self._ask(queries.next_due([self._tables[kind] for kind in kinds]))
+        return min((moment(at) for (at,) in rows if at is not None), default=None)
 
     async def delete(self, kind: type[Aggregate], id: str) -> bool:
         """Replace an aggregate by a tombstone; False while its outbox is not empty."""
-        return await self._writer.write(partial(_delete, self._tables[kind], id))
+        return await self._write(partial(_delete, self._tables[kind], id))
 
     async def outboxes(
         self, kind: type[Aggregate], ids: Sequence[str]
@@ -205,7 +223,7 @@ class SqliteStore:
             WHERE collection = ? AND aggregate IN (SELECT value FROM json_each(?))""",
             [kind.COLLECTION, json.dumps(ids)],
         )
-        return await self._ask(query, _outboxes)
+        return _outboxes(self._ask(query))
 
     async def clear_outboxes(
         self, kind: type[Aggregate], published: Mapping[str, Sequence[str]]
@@ -213,7 +231,7 @@ class SqliteStore:
         """Remove exactly the named event ids from the named aggregates' outboxes."""
         named = [(id, event) for id, events in published.items() for event in events]
         if named:
-            await self._writer.write(partial(_clear, kind.COLLECTION, json.dumps(named)))
+            await self._write(partial(_clear, kind.COLLECTION, json.dumps(named)))
 
     async def waiting(
         self, kind: type[Aggregate], before: datetime, *, limit: int = 500
@@ -224,12 +242,40 @@ class SqliteStore:
             GROUP BY aggregate HAVING min(saved_at) < ? ORDER BY min(saved_at) LIMIT ?""",
             [kind.COLLECTION, microseconds(before), limit],
         )
-        return await self._ask(query, lambda rows: [id for (id,) in rows])
+        return [id for (id,) in self._ask(query)]
 
-    async def _ask(self, query: Query, answer: Callable[[list[Row]], T]) -> T:
-        return await self._reader.read(
-            lambda connection: answer(connection.execute(*query).fetchall())
-        )
+    @property
+    def _opened(self) -> _Connected:
+        if self._connected is None:
+            raise TemporaryError("the store is closed")
+        return self._connected
+
+    def _ask(self, query: Query) -> list[Row]:
+        try:
+            return self._opened.near.execute(*query).fetchall()
+        except sqlite3.Error as error:
+            raise translated(error) from error
+
+    async def _scan(self, query: Query, answer: Callable[[list[Row]], T]) -> T:
+        scans = self._opened.scans
+        if scans is None:
+            return answer(self._ask(query))
+        return await scans.run(lambda connection: answer(connection.execute(*query).fetchall()))
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        return await self._opened.writer.write(work)
+
+    def _open(self) -> list[Connection]:
+        """Return connections: one to read at once and, with a file, one to write and the others."""
+        with ExitStack() as opening:
+            found = [
+                opening.enter_context(closing(_connect(self._path)))
+                for _ in range(1 if self._path is None else 2 + READERS)
+            ]
+            with transaction(found[0]):
+                self._prepare(found[0])
+            opening.pop_all()
+        return found
 
     def _prepare(self, connection: Connection) -> None:
         for statement in _SHARED_TABLES:

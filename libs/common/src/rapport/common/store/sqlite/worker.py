@@ -1,30 +1,35 @@
-"""Threads that own a connection, so that SQLite's work is done off the event loop.
+"""SQLite beside an event loop: what is quick is done on the loop, what may take long in threads.
 
-A worker runs jobs: plain functions of a connection. Writes that wait together become one
-transaction and so one fsync (group commit); their callers hear of it once that is durable. A write
-that fails for a reason of its own fails alone: the others are carried out without it.
+To hand a statement of some microseconds to a thread, and to get the interpreter back from it, costs
+many times what the statement does. Threads, with connections of their own, are for what has no
+bound (scans and counts) and for a commit, which waits for the disk.
 
-With each statement a thread gives the interpreter away and has to get it back from a busy event
-loop, up to 5 ms later. Writes therefore put many rows into one statement (`insert_many`).
+Writes that wait together become one transaction and so one fsync (group commit); their callers hear
+of it once that is durable. A write that fails for a reason of its own fails alone: the others are
+carried out without it.
 """
 
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from functools import cache
-from itertools import chain, groupby
-from queue import Empty, SimpleQueue
+from itertools import chain
+from queue import SimpleQueue
 from sqlite3 import Connection
-from typing import Any, Final, Generic, TypeVar
+from time import monotonic
+from typing import Any, Final, NamedTuple, TypeVar
 
 from rapport.common.errors import PermanentError, TemporaryError
 
 T = TypeVar("T")
 
 ROWS_PER_STATEMENT: Final = 64
+GROUP: Final = 256
+BUSY_SECONDS: Final = 5.0
+BUSY_PAUSE: Final = 0.01
 
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _TROUBLE: Final = {
@@ -40,45 +45,33 @@ _TROUBLE: Final = {
 }
 
 
-@dataclass(slots=True)
-class _Job(Generic[T]):
-    work: Callable[[Connection], T]
-    writes: bool
-    future: asyncio.Future[T]
-
-
-_Outcome = tuple[asyncio.Future[Any], Any, Exception | None]
+class _Job(NamedTuple):
+    work: Callable[[Connection], Any]
+    future: asyncio.Future[Any]
 
 
 class Worker:
-    """Runs jobs on `threads` threads, each with a connection; a thread takes up to `group` at once.
+    """Runs jobs, plain functions of a connection, in threads that own one each."""
 
-    Only a worker with one thread may write.
-    """
-
-    def __init__(
-        self, name: str, connect: Callable[[], Connection], *, threads: int = 1, group: int = 1
-    ) -> None:
-        self._name = name
-        self._connect = connect
-        self._count = threads
-        self._group = group
-        self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
-
-    async def start(self) -> None:
-        """Open the connections; raises TemporaryError or PermanentError where that fails."""
+    def __init__(self, name: str, connections: Sequence[Connection]) -> None:
         self._loop = asyncio.get_running_loop()
-        for number in range(self._count):
-            try:
-                connection = await asyncio.to_thread(self._connect)
-            except (sqlite3.Error, OSError) as error:
-                raise translated(error) from error
-            thread = threading.Thread(
-                target=self._run, args=(connection,), name=f"{self._name}-{number}", daemon=True
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(
+                target=self._run, args=(connection,), name=f"{name}-{number}", daemon=True
             )
-            self._threads.append(thread)
+            for number, connection in enumerate(connections)
+        ]
+        for thread in self._threads:
             thread.start()
+
+    def run(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
+        """Have `work` run; the future has what it returns or raises, in the port's words."""
+        if not self._threads:
+            raise TemporaryError("the store is closed")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put(_Job(work, future))
+        return future
 
     async def stop(self) -> None:
         """Finish the jobs that were asked for and close the connections."""
@@ -88,41 +81,92 @@ class Worker:
         for thread in threads:
             await asyncio.to_thread(thread.join)
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` and return what it returns."""
-        return await self._do(work, writes=False)
-
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work`, maybe twice, in a transaction; return when that is durable."""
-        return await self._do(work, writes=True)
-
-    def _do(self, work: Callable[[Connection], T], *, writes: bool) -> asyncio.Future[T]:
-        if not self._threads:
-            raise TemporaryError("the store is closed")
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Job(work, writes, future))
-        return future
-
     def _run(self, connection: Connection) -> None:
         with closing(connection):
-            while jobs := self._take():
-                for writes, together in groupby(jobs, key=lambda job: job.writes):
-                    carry_out = _write if writes else _read
-                    outcomes = carry_out(connection, list(together))
-                    self._loop.call_soon_threadsafe(_tell, outcomes)
+            while job := self._jobs.get():
+                result, failure = None, None
+                try:
+                    result = job.work(connection)
+                except Exception as error:
+                    failure = translated(error)
+                self._loop.call_soon_threadsafe(_tell, job.future, result, failure)
 
-    def _take(self) -> list[_Job[Any]]:
-        """Wait for a job and take those behind it, too; nothing means that it is time to stop."""
-        jobs: list[_Job[Any]] = []
-        with suppress(Empty):
-            while len(jobs) < self._group:
-                job = self._jobs.get(block=not jobs)
-                if job is None:
-                    if jobs:
-                        self._jobs.put(None)
-                    break
-                jobs.append(job)
-        return jobs
+
+class Writer:
+    """Writes through one connection, group by group; `commits` is where it waits for the disk.
+
+    Without one, for a database in memory, a commit is as quick as anything else.
+    """
+
+    def __init__(self, connection: Connection, commits: Worker | None) -> None:
+        self._connection = connection
+        self._commits = commits
+        self._waiting: deque[_Job] = deque()
+        self._writing: asyncio.Task[None] | None = None
+        self._is_open = True
+        connection.execute("PRAGMA busy_timeout = 0")  # `_begin` waits, and lets others go on
+
+    def write(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
+        """Run `work`, maybe twice, in a transaction; the future is done when that is durable."""
+        if not self._is_open:
+            raise TemporaryError("the store is closed")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Job(work, future))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all(), name="write")
+        return future
+
+    async def stop(self) -> None:
+        """Refuse what comes from now on, and carry out all that came before."""
+        self._is_open = False
+        if self._writing is not None:
+            await self._writing
+
+    async def _write_all(self) -> None:
+        try:
+            while self._waiting:
+                number = min(GROUP, len(self._waiting))
+                await self._write([self._waiting.popleft() for _ in range(number)])
+        finally:
+            self._writing = None
+
+    async def _write(self, jobs: Sequence[_Job]) -> None:
+        try:
+            await self._begin()
+            results = [job.work(self._connection) for job in jobs]
+            await self._commit()
+        except Exception as error:
+            with suppress(sqlite3.Error):
+                self._connection.rollback()
+            told = translated(error)
+            if len(jobs) == 1 or isinstance(told, TemporaryError):
+                for job in jobs:
+                    _tell(job.future, None, told)
+            else:
+                for job in jobs:
+                    await self._write([job])
+        else:
+            for job, result in zip(jobs, results, strict=True):
+                _tell(job.future, result, None)
+
+    async def _begin(self) -> None:
+        """Begin; wait for another process that writes without holding up the loop."""
+        until = monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > until:
+                    raise
+                await asyncio.sleep(BUSY_PAUSE)
+            else:
+                return
+
+    async def _commit(self) -> None:
+        if self._commits is None:
+            self._connection.execute("COMMIT")
+        else:
+            await self._commits.run(_commit)
 
 
 def translated(error: Exception) -> Exception:
@@ -155,40 +199,31 @@ def _places(width: int, rows: int) -> str:
     return ",".join([one] * rows)
 
 
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Commit what the block writes, or nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.rollback()
+        raise
+
+
 def _name(error: Exception) -> str:
     return str(getattr(error, "sqlite_errorname", type(error).__name__))
 
 
-def _read(connection: Connection, jobs: Sequence[_Job[Any]]) -> list[_Outcome]:
-    outcomes: list[_Outcome] = []
-    for job in jobs:
-        try:
-            outcomes.append((job.future, job.work(connection), None))
-        except Exception as error:
-            outcomes.append((job.future, None, translated(error)))
-    return outcomes
+def _commit(connection: Connection) -> None:
+    connection.execute("COMMIT")
 
 
-def _write(connection: Connection, jobs: Sequence[_Job[Any]]) -> list[_Outcome]:
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        results = [job.work(connection) for job in jobs]
-        connection.execute("COMMIT")
-    except Exception as error:
-        with suppress(sqlite3.Error):
-            connection.rollback()
-        told = translated(error)
-        if len(jobs) == 1 or isinstance(told, TemporaryError):
-            return [(job.future, None, told) for job in jobs]
-        return [outcome for job in jobs for outcome in _write(connection, [job])]
-    return [(job.future, result, None) for job, result in zip(jobs, results, strict=True)]
-
-
-def _tell(outcomes: Sequence[_Outcome]) -> None:
-    for future, result, error in outcomes:
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+def _tell(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
