@@ -1,5 +1,6 @@
 """What can never succeed: it is put aside, alone, and whatever stands beside it goes on."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -186,3 +187,4 @@ def _shop(*declared: object) -> Service:
 
 async def _no_time(seconds: float) -> None:
     """A clock's sleep that takes none."""
+    await asyncio.sleep(0)

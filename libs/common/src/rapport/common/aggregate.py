@@ -5,12 +5,11 @@ A decision changes the aggregate and calls `emit`; it does no I/O and reads no c
 from there, so a decision never handles them, and the same cause gives the same events.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import ClassVar, Final, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field
 
 from rapport.common.errors import PermanentError
 from rapport.common.events.envelope import HOP_LIMIT, Event, EventData, sequence
@@ -32,8 +31,7 @@ class Due(NamedTuple):
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cause:
+class Cause(NamedTuple):
     """Why an aggregate changes: an event, a command or something due.
 
     `exercise` and `historical` of None mean the aggregate's own, as for commands and due items.
@@ -83,6 +81,7 @@ class Aggregate(BaseModel):
     """
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    __slots__ = ("_emissions",)  # a private attribute of pydantic's costs each instance more
 
     COLLECTION: ClassVar[str]
     TOPIC: ClassVar[Topic | None] = None
@@ -99,8 +98,6 @@ class Aggregate(BaseModel):
     sequences: dict[str, str] = Field(default_factory=dict)
     seen: list[str] = Field(default_factory=list)
 
-    _emitted: list[Emission] = PrivateAttr(default_factory=list)
-
     def due(self) -> Iterable[Due]:
         """Name what falls due, each with its time; nothing by default."""
         return ()
@@ -112,12 +109,12 @@ class Aggregate(BaseModel):
 
     def emit(self, data: EventData, *, key: str = "") -> None:
         """Record that `data` happened; `key` tells apart events of one type from one cause."""
-        self._emitted.append(Emission(data, key))
+        self._set_emissions([*self._so_far(), Emission(data, key)])
 
     @property
     def emitted(self) -> tuple[EventData, ...]:
         """What this decision has emitted so far (for tests of decisions without a pipeline)."""
-        return tuple(emission.data for emission in self._emitted)
+        return tuple(emission.data for emission in self._so_far())
 
     def has_seen(self, cause: str) -> bool:
         """Tell whether a command has been applied before."""
@@ -135,9 +132,10 @@ class Aggregate(BaseModel):
         Raises `PermanentError` over the hop limit (a loop), `OutboxFull` over 200 events for one
         save.
         """
-        emitted, self._emitted = self._emitted, []
+        emitted = self._so_far()
         if not emitted:
             return []
+        self._set_emissions(())
         if cause.hops > HOP_LIMIT:
             raise PermanentError(f"more than {HOP_LIMIT} hops: events go in a circle")
         if first_position + len(emitted) > OUTBOX_LIMIT:
@@ -166,6 +164,16 @@ class Aggregate(BaseModel):
             )
             events.append((topic.name, stamped))
         return events
+
+    def _so_far(self) -> Sequence[Emission]:
+        try:
+            emissions: Sequence[Emission] = object.__getattribute__(self, "_emissions")
+        except AttributeError:
+            return ()
+        return emissions
+
+    def _set_emissions(self, emissions: Sequence[Emission]) -> None:
+        object.__setattr__(self, "_emissions", emissions)
 
 
 class Fact(BaseModel):

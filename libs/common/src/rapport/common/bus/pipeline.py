@@ -7,7 +7,7 @@ adapters know nothing of retries.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -128,8 +128,8 @@ class Pipeline:
             await self._bus.publish(dead)
             for letter in dead:
                 DEAD_LETTERED.labels(self.group, _cause_of(letter)).inc()
-        for _, event in work:
-            HANDLED.labels(self.group, event.type).inc()
+        for type, number in Counter(event.type for _, event in work).items():
+            HANDLED.labels(self.group, type).inc(number)
 
     async def _take_in(
         self, records: Sequence[Record], dead: list[Message], spans: tracing.Batch | None

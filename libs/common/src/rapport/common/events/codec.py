@@ -65,6 +65,20 @@ class PackedHeaders:
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
         return zip(_unpack_names(self.names), _unpack(self.values), strict=True)
 
+    def first(self, name: str) -> bytes | None:
+        """Return the first value of this name, None where there is none."""
+        names = _unpack_names(self.names)
+        if name not in names:
+            return None
+        place = names.index(name)
+        return _unescape(self.values.split(_END, place + 1)[place])
+
+    def texts(self) -> dict[str, str]:
+        """Return them as text, by name; raises UnicodeDecodeError where one is not UTF-8."""
+        if _ESCAPE in self.values:
+            return {name: value.decode() for name, value in self}
+        return dict(zip(_unpack_names(self.names), self.values.decode().split("\0"), strict=False))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Iterable) and tuple(self) == tuple(other)
 
@@ -148,19 +162,14 @@ def pack(headers: Headers) -> PackedHeaders:
 
 def event_type(headers: Headers) -> str | None:
     """Return the CloudEvents type that binary headers name, or None."""
-    for name, value in headers:
-        if name == "ce_type":
-            return value.decode(errors="replace")
-    return None
+    type = _first(headers, "ce_type")
+    return None if type is None else type.decode(errors="replace")
 
 
 def traceparent(headers: Headers) -> str | None:
     """Return the W3C trace context in headers, None where there is none or it is malformed."""
-    for name, value in headers:
-        if name == "traceparent":
-            text = value.decode(errors="replace")
-            return text if _TRACEPARENT.fullmatch(text) else None
-    return None
+    text = (_first(headers, "traceparent") or b"").decode(errors="replace")
+    return text if _TRACEPARENT.fullmatch(text) else None
 
 
 def decode(record: Record | Message) -> Event[EventData]:
@@ -227,15 +236,29 @@ def structured(event: Event[EventData]) -> dict[str, Any]:
 def _attributes(headers: Headers) -> dict[str, str]:
     """Return the headers as text; raises `Undecodable` unless they are CloudEvents 1.0."""
     try:
-        attributes = {name: value.decode() for name, value in headers if name in _READ}
+        attributes = pack(headers).texts()
     except UnicodeDecodeError:
-        raise Undecodable("a header is not UTF-8") from None
+        attributes = _read_texts(headers)
     for name in _REQUIRED:
         if not attributes.get(name):
             raise Undecodable(f"the header {name} is missing")
     if attributes["ce_specversion"] != "1.0":
         raise Undecodable("the header ce_specversion is not 1.0")
     return attributes
+
+
+def _read_texts(headers: Headers) -> dict[str, str]:
+    """Return those that are read as text; what others bring along need not be any."""
+    try:
+        return {name: value.decode() for name, value in headers if name in _READ}
+    except UnicodeDecodeError:
+        raise Undecodable("a header is not UTF-8") from None
+
+
+def _first(headers: Headers, name: str) -> bytes | None:
+    if isinstance(headers, PackedHeaders):
+        return headers.first(name)
+    return next((value for found, value in headers if found == name), None)
 
 
 def _utc(text: str) -> datetime:

@@ -23,10 +23,10 @@ class Query(NamedTuple):
 
 def by_ids(table: Table, ids: Sequence[str]) -> Query:
     """Ask for the items of `ids`: id and what `Table.read` takes."""
-    return Query(
-        f"SELECT id, {table.found} FROM {table.name} WHERE id IN (SELECT value FROM json_each(?))",
-        [json.dumps(ids)],
-    )
+    asked = f"SELECT id, {table.found} FROM {table.name} WHERE id"
+    if len(ids) == 1:
+        return Query(f"{asked} = ?", ids)
+    return Query(f"{asked} IN (SELECT value FROM json_each(?))", [json.dumps(ids)])
 
 
 def page(

@@ -286,13 +286,21 @@ class SqliteStore:
     def _save_of(self, change: Change, now: int) -> _Save:
         aggregate = change.aggregate
         table = self._tables[type(aggregate)]
-        stored = aggregate.model_copy(update={"version": aggregate.version + 1})
         messages: list[Row] = []
         for event, (topic, key, value, headers) in change.messages:
             packed = pack(headers)
             content = topic, key, value, packed.names, packed.values
             messages.append((table.collection, aggregate.id, event, *content, now))
-        return _Save(table, aggregate.id, aggregate.version, table.row(stored), messages)
+        return _Save(table, aggregate.id, aggregate.version, _next_row(table, aggregate), messages)
+
+
+def _next_row(table: Table, aggregate: Aggregate) -> Row:
+    """Return the row of the version that is to be; the aggregate becomes it when it is saved."""
+    aggregate.version += 1
+    try:
+        return table.row(aggregate)
+    finally:
+        aggregate.version -= 1
 
 
 def _connect(path: Path | None) -> Connection:

@@ -95,7 +95,7 @@ class Table:
             connection.execute(statement)
 
     def _row(self, item: Aggregate | Fact) -> Row:
-        document = item.model_dump_json()
+        document = item.__pydantic_serializer__.to_json(item).decode()
         if not isinstance(item, Aggregate):
             return (item.id, document, *self._values(item))
         due = item.next_due
