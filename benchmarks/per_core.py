@@ -2,20 +2,20 @@
 
 The system is a process of its own, as `rapport up` has it. It takes complaints in, more than it can
 work off meanwhile, until each has its case and its owner has been told; what counts is the
-processor time that it used, of all its threads. The decisions of the domain have their part of it,
-measured where they are called, and the rest is done again by bare loops: a bare route of Starlette
-takes the complaints in; each record is decoded once for each service that is concerned, each
-message that followed gets its id, is encoded and appended to a table, 500 at once; each version of
-an aggregate and each fact is written as the row that it is, in a table with the same indexes, 200
-at once, and each version but the first is read before. No outboxes, no groups, no retries, nobody
-waits for anybody.
+processor time that it used, of all its threads. The services' own functions (decisions, facts, and
+what they prepare for a batch) have their part of it, measured where they are called, and the rest
+is done again by bare loops: a bare route of Starlette takes the complaints in; each record is
+decoded once for each service that is concerned, each message that followed gets its id, is encoded
+and appended to a table, 500 at once; each version of an aggregate and each fact is written as the
+row that it is, in a table with the same indexes, 200 at once, and each version but the first is
+read before. No outboxes, no groups, no retries, nobody waits for anybody.
 """
 
 import asyncio
 import multiprocessing
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -40,7 +40,7 @@ from rapport.common.events.envelope import Event
 from rapport.common.events.feedback import FeedbackReceived
 from rapport.common.events.ids import derived_id
 from rapport.common.events.topics import FEEDBACK, TOPICS
-from rapport.common.handling import Declared, DueHandler, EventHandler, FactHandler
+from rapport.common.handling import Declared, DueHandler, EventHandler, FactHandler, Prepare
 from rapport.common.runtime import Service
 from rapport.common.serving import listening, run_on_loop
 from rapport.common.store.sqlite import SqliteStore
@@ -62,20 +62,21 @@ Quiet = Callable[[], Any]
 Served = AbstractAsyncContextManager[tuple[int, str, Quiet]]
 
 
-class Decisions:
-    """Counts the processor time, in seconds, that the domain's own functions take."""
+class Own:
+    """Counts the processor time, in seconds, that the services' own functions take."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def timed(self, service: Service) -> Service:
-        """Return a service of which the decisions and the facts are counted."""
+        """Return a service of which decisions, facts and what is prepared for them are counted."""
         return replace(service, declared=[self._timed(item) for item in service.declared])
 
     def _timed(self, declared: Declared) -> Declared:
         match declared:
             case EventHandler() | DueHandler():
-                return replace(declared, decide=self._counted(declared.decide))
+                prepare = declared.prepare and self._prepared(declared.prepare)
+                return replace(declared, decide=self._counted(declared.decide), prepare=prepare)
             case FactHandler():
                 facts = declared.facts
                 return replace(declared, facts=self._counted(lambda event: list(facts(event))))
@@ -91,14 +92,36 @@ class Decisions:
 
         return counted
 
+    def _prepared(self, prepare: Prepare) -> Prepare:
+        async def counted(*arguments: Any) -> Any:
+            return await _Steps(self, prepare(*arguments).__await__())
 
-DECISIONS: Final = Decisions()
+        return counted
+
+
+class _Steps:
+    """Something awaited, each step of which is counted; what others do meanwhile is not."""
+
+    def __init__(self, own: Own, steps: Generator[Any, Any, Any]) -> None:
+        self._next = own._counted(steps.send)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        waited = None
+        while True:
+            try:
+                asked = self._next(waited)
+            except StopIteration as done:
+                return done.value
+            waited = yield asked
+
+
+OWN: Final = Own()
 
 
 @asynccontextmanager
 async def whole(folder: Path) -> AsyncIterator[tuple[int, str, Quiet]]:
     """The system; gives its port, a token, and what waits until nothing is on its way."""
-    SERVICES.update({name: DECISIONS.timed(service) for name, service in SERVICES.items()})
+    SERVICES.update({name: OWN.timed(service) for name, service in SERVICES.items()})
     async with installation(folder) as up:
         async with httpx2.AsyncClient(base_url=up.url) as http:
             await set_up(up, http)
@@ -122,7 +145,7 @@ async def _quiet(up: System) -> None:
 def serve(served: Callable[[Path], Served], folder: str, parent: Connection) -> None:
     """Serve; tell, whenever asked and nothing is on its way, the processor time used so far.
 
-    Tells how much of it was for decisions, too.
+    Tells how much of it the services' own functions took, too.
     """
     configure_logs("ERROR")
 
@@ -131,7 +154,7 @@ def serve(served: Callable[[Path], Served], folder: str, parent: Connection) -> 
             parent.send((port, token))
             while await asyncio.to_thread(parent.recv):
                 await quiet()
-                parent.send((process_time(), DECISIONS.seconds))
+                parent.send((process_time(), OWN.seconds))
 
     run_on_loop(serving())
 
@@ -147,7 +170,7 @@ class Server:
     async def seconds(self) -> tuple[float, float]:
         """Send complaints; return the processor time that all of what follows took, for each.
 
-        The second is what decisions took of it.
+        The second is what the services' own functions took of it.
         """
         sent = [request(self._token, item) for item in islice(self._complaints, COMPLAINTS)]
         before, decided_before = await self._used()
@@ -297,19 +320,19 @@ async def _run(folder: Path) -> list[Row]:
     done = await Done.of(folder / "sample")
     stages: list[dict[str, float]] = []
     own: list[float] = []
-    decisions: list[float] = []
+    decided: list[float] = []
     with server(whole, folder / "whole") as ours, server(bare_route, folder) as bare:
 
         async def line() -> float:
-            used, decided = await ours.seconds()
+            used, of_it = await ours.seconds()
             own.append(used)
-            decisions.append(decided)
+            decided.append(of_it)
             return 1 / used
 
         async def loops() -> float:
             with TemporaryDirectory(dir=folder) as own_folder:
                 accept, _ = await bare.seconds()
-                found = {"accept": accept, "decide": decisions[-1]} | done.stages(Path(own_folder))
+                found = {"accept": accept, "decide": decided[-1]} | done.stages(Path(own_folder))
             stages.append(found)
             return 1 / sum(found.values())
 

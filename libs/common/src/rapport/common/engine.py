@@ -116,9 +116,16 @@ class Engine:
         self._meters: dict[type[Aggregate], Histogram] = {}
         self.on_saved: Callable[[Sequence[Aggregate]], None] = lambda saved: None
 
-    async def apply(self, kind: type[A], steps: Mapping[str, Sequence[Step]]) -> None:
+    async def apply(
+        self,
+        kind: type[A],
+        steps: Mapping[str, Sequence[Step]],
+        *,
+        read: Mapping[str, A] | None = None,
+    ) -> None:
         """Apply steps to the aggregates they belong to, by id; failures are left on the steps.
 
+        `read` has the aggregates where they were just read; they are this call's from now on.
         Raises TemporaryError where the store is in trouble or a race was lost eight times.
         """
         remaining = dict(steps)
@@ -127,7 +134,7 @@ class Engine:
         gone: set[str] = set()
         races = 0
         while remaining:
-            loaded = await self._load(kind, remaining)
+            loaded, read = read or await self._load(kind, remaining), None
             folds = {
                 id: self._fold(
                     id, loaded.get(id), waiting, careful=id in careful, alone=id in alone

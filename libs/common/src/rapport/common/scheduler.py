@@ -258,7 +258,7 @@ class Scheduler:
                         traceparent=aggregate.traceparent,
                     )
                     steps[aggregate.id].append(Step(cause, partial(_fire, handler, item, given)))
-        await self._engine.apply(kind, steps)
+        await self._engine.apply(kind, steps, read={item.id: item for item in ready})
         times = (step.cause.time for waiting in steps.values() for step in waiting)
         late = max(((now - time).total_seconds() for time in times), default=0.0)
         self._late = max(self._late, late)
