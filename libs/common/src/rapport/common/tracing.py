@@ -55,7 +55,6 @@ WORDS_LIMIT: Final = 200
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _TRACEPARENT: Final = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})", re.ASCII)
-_NAMES: Final = ("ce_type", "ce_id", "ce_source")
 _UNSET: Final = Status()
 
 
@@ -77,10 +76,11 @@ def configure() -> None:
     """
     if not _is_wanted():
         return
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    use(BatchSpanProcessor(OTLPSpanExporter()))
+    from rapport.common.otlp import Exporter
+
+    use(BatchSpanProcessor(Exporter()))
 
 
 def use(processor: SpanProcessor) -> None:
@@ -451,16 +451,13 @@ def _read_header(headers: Iterable[tuple[bytes, bytes]]) -> SpanContext | None:
 
 def _event_attributes(headers: Headers) -> dict[str, Attribute]:
     """Name an event; the ids of other systems may tell of somebody."""
-    found = {
-        name: value.decode(errors="replace")[:WORDS_LIMIT]
-        for name, value in headers
-        if name in _NAMES
-    }
+    first = codec.pack(headers).first
+    type, id, source = first("ce_type"), first("ce_id"), first("ce_source")
     attributes: dict[str, Attribute] = {}
-    if "ce_type" in found:
-        attributes["cloudevents.event_type"] = found["ce_type"]
-    if "ce_id" in found and found.get("ce_source", "").startswith("/rapport/"):
-        attributes["cloudevents.event_id"] = found["ce_id"]
+    if type is not None:
+        attributes["cloudevents.event_type"] = type.decode(errors="replace")[:WORDS_LIMIT]
+    if id is not None and source is not None and source.startswith(b"/rapport/"):
+        attributes["cloudevents.event_id"] = id.decode(errors="replace")[:WORDS_LIMIT]
     return attributes
 
 
