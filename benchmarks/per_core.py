@@ -56,7 +56,7 @@ CONNECTIONS: Final = 64
 AT_ONCE: Final = 200
 PAUSE: Final = 0.05
 
-SAME_DURABILITY: Final = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -16000")
+SAME_DURABILITY: Final = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -4000")
 
 Quiet = Callable[[], Any]
 Served = AbstractAsyncContextManager[tuple[int, str, Quiet]]

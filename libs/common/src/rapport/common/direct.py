@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from rapport.common.door import Door
+from rapport.common.whole_answers import answered_at_once
 
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
@@ -61,23 +62,33 @@ class Application(FastAPI):
             return path
         return self._templates.get(id(scope["route"])) if "route" in scope else None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one connection."""
-        endpoint = None
-        if scope["type"] == "http":
-            endpoint = self._direct.get((scope["method"], scope["path"]))
-        if endpoint is None:
-            await super().__call__(scope, receive, send)
-            return
+    def direct(self, scope: Scope) -> Endpoint | None:
+        """Return the endpoint of the direct route that an HTTP request asks for, if it is one."""
+        return self._direct.get((scope["method"], scope["path"]))
+
+    async def answer(
+        self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send
+    ) -> int | None:
+        """Answer a request to a direct route; return the status, None where nobody is left."""
         scope["app"] = self
         request = Request(scope, receive)
         try:
             response = await endpoint(request)
         except ClientDisconnect:
-            return
+            return None
         except Exception as error:
             response = await self._handler_of(error)(request, error)
-        await response(scope, receive, send)
+        if not answered_at_once(scope, response):
+            await response(scope, receive, send)
+        return response.status_code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection."""
+        endpoint = self.direct(scope) if scope["type"] == "http" else None
+        if endpoint is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await self.answer(endpoint, scope, receive, send)
 
     def _handler_of(self, error: Exception) -> ErrorHandler:
         handlers: dict[Any, Any] = dict(self.exception_handlers)

@@ -384,7 +384,10 @@ class Front:
             if length is None:
                 await app(scope, limited(receive), sending)
             elif length <= BODY_LIMIT:
-                await app(scope, receive, sending)
+                if isinstance(app, Application) and (endpoint := app.direct(scope)):
+                    status = await app.answer(endpoint, scope, receive, send) or status
+                else:
+                    await app(scope, receive, sending)
             else:
                 await problem_response(_too_large())(scope, receive, sending)
         finally:

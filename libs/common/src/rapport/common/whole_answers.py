@@ -3,16 +3,34 @@
 Two writes are two system calls here and two packets for whoever waits, and for a short answer that
 is a good part of all that it costs. So the head of an answer that says how long its body is waits
 for the first of the body; a stream's head, which does not say, leaves at once.
+
+An answer that is there as a whole can skip ASGI's two messages, too: `answered_at_once` hands it to
+the server as it is, which offers that as an extension of ASGI.
 """
 
 import asyncio
+from functools import partial
 from typing import Any, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.responses import Response
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 _HEAD: Final = b"HTTP/1.1 "
 _LENGTH: Final = b"\r\ncontent-length: "
 _END: Final = b"\r\n\r\n"
+_EXTENSION: Final = "rapport.answer"
+_shared: list[Any] = [None, b""]
+
+
+def answered_at_once(scope: Scope, response: Response) -> bool:
+    """Answer a request with a response that knows its length, if the server can do so just now."""
+    answer = scope.get("extensions", {}).get(_EXTENSION)
+    return answer is not None and answer(response)
 
 
 class WholeAnswers(HttpToolsProtocol):
@@ -22,6 +40,43 @@ class WholeAnswers(HttpToolsProtocol):
         """Begin a connection."""
         self._joining = _Joining(transport)
         super().connection_made(cast("asyncio.Transport", self._joining))
+
+    def on_headers_complete(self) -> None:
+        """Offer to answer the request at once."""
+        super().on_headers_complete()
+        if self.cycle is not None:
+            scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+            scope["extensions"] = {_EXTENSION: partial(self._answer, self.cycle)}
+
+    def _answer(self, cycle: RequestResponseCycle, response: Response) -> bool:
+        """Write a whole answer; what is out of the ordinary is left to ASGI."""
+        if (
+            cycle.response_started
+            or cycle.disconnected
+            or not cycle.keep_alive
+            or self.flow.write_paused
+            or response.background is not None
+            or cycle.scope["method"] == "HEAD"
+            or not hasattr(response, "body")
+        ):
+            return False
+        own = b"".join([b"%b: %b\r\n" % header for header in response.raw_headers])
+        if own.count(b"\n") != len(response.raw_headers):  # a value has a line break of its own
+            return False
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        shared = self._written(cycle.default_headers)
+        whole = (STATUS_LINE[response.status_code], shared, own, b"\r\n", response.body)
+        self._joining.write(b"".join(whole))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
+
+    def _written(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """Return the headers of all answers as lines; the server makes them anew each second."""
+        if headers is not _shared[0]:
+            _shared[:] = headers, b"".join([b"%b: %b\r\n" % header for header in headers])
+        return cast("bytes", _shared[1])
 
     def on_response_complete(self) -> None:
         """Let a head go that nothing follows, as after HEAD."""

@@ -31,7 +31,7 @@ LARGE: Final = 64 * 1024
 """Bytes of a body from which on it is read in a thread."""
 
 KEYS_KEPT: Final = 10_000
-IDS_KEPT: Final = 50_000
+IDS_KEPT: Final = 10_000
 KEY_LENGTH: Final = 200
 
 P = ParamSpec("P")

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 READERS: Final = 2
 CHECKPOINT_PAGES: Final = 8_000
-CACHE_KIB: Final = 16_000
+CACHE_KIB: Final = 4_000
 STATEMENTS: Final = 512
 
 _GONE: Final = -1
