@@ -237,6 +237,36 @@ async def test_an_effect_that_fails_leaves_the_decision_and_the_others_alone(
     assert kitchen.cook.served == ["b"]
 
 
+async def test_what_is_leased_by_the_save_itself_has_a_quarter_of_the_room(
+    kitchen: Kitchen,
+) -> None:
+    scheduler = kitchen.scheduler
+    assert scheduler.room(Egg) == 0  # nobody scans yet
+    scheduler.start()
+    assert scheduler.room(Egg) == CONCURRENT_EFFECTS // 4
+
+    kitchen.cook.may_serve.clear()
+    for number in range(CONCURRENT_EFFECTS - 3):
+        scheduler.begin(serve, egg(f"{number}"))
+    assert scheduler.room(Egg) == 0
+
+
+async def test_nothing_is_leased_by_a_save_while_the_scan_holds(kitchen: Kitchen) -> None:
+    kitchen.lag = LATE
+    kitchen.scheduler.start()
+    await kitchen.scanned()
+    assert kitchen.scheduler.room(Egg) == 0
+
+
+async def test_what_is_under_way_is_not_begun_again(kitchen: Kitchen) -> None:
+    kitchen.cook.may_serve.clear()
+    for _ in range(2):
+        kitchen.scheduler.begin(serve, egg("a"))
+    kitchen.cook.may_serve.set()
+    await kitchen.scheduler.settle_effects()
+    assert kitchen.cook.served == ["a"]
+
+
 async def test_the_scan_begins_at_once_and_goes_on_by_the_clock(kitchen: Kitchen) -> None:
     await kitchen.lay(egg("a", boil=-1), egg("b", boil=1))
     kitchen.scheduler.start()

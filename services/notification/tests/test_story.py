@@ -34,6 +34,12 @@ from .cast import (
 from .servers import SmtpSink
 
 
+@pytest.fixture(autouse=True, params=[0, 8], ids=["by the scan", "with the save"])
+def room(request: pytest.FixtureRequest, notification: Harness) -> None:
+    """Let messages go out when the scan finds them, or with the save that queues them."""
+    notification.running.engine.room = lambda kind: request.param
+
+
 async def test_pr_gets_urgent_cases_at_once_and_nobody_else_is_bothered(
     notification: Harness, sink: SmtpSink
 ) -> None:

@@ -20,6 +20,7 @@ from rapport.common.clock import Clock
 from rapport.common.errors import NotFound, PermanentError, TemporaryError
 from rapport.common.events.codec import Message, encode, pack
 from rapport.common.events.envelope import Event, EventData
+from rapport.common.handling import Then
 from rapport.common.store.outbox import Relay
 from rapport.common.store.port import MESSAGE_LIMIT, Change, Store
 from rapport.common.telemetry import LOST_RACES, SAVE_SECONDS
@@ -46,6 +47,7 @@ class Step:
     decide: Callable[[Any], Aggregate | None]
     event: Event[EventData] | None = None
     remembered: bool = False
+    then: Then | None = None
     failure: Exception | None = None
     result: Aggregate | None = None
     has_emitted: bool = False
@@ -106,7 +108,12 @@ class _Saved:
 
 
 class Engine:
-    """Applies steps for one service."""
+    """Applies steps for one service.
+
+    Whoever carries out what falls due sets the last three: `on_saved` is told of what was saved,
+    `room` tells how many aggregates of a kind may be leased now for work outside, `begin` begins
+    it.
+    """
 
     def __init__(self, service: str, store: Store, relay: Relay, clock: Clock) -> None:
         self.service = service
@@ -115,6 +122,8 @@ class Engine:
         self.clock = clock
         self._meters: dict[type[Aggregate], Histogram] = {}
         self.on_saved: Callable[[Sequence[Aggregate]], None] = lambda saved: None
+        self.room: Callable[[type[Aggregate]], int] = lambda kind: 0
+        self.begin: Callable[[Then, Aggregate], None] = lambda then, aggregate: None
 
     async def apply(
         self,

@@ -3,8 +3,8 @@
 `@on` declares a decision: an event changes one aggregate. `@due` declares what happens when
 something of an aggregate falls due. `@fact` declares what an event is remembered as. `@foreign`
 declares what becomes of other systems' records, which are no events of ours yet. None of them does
-I/O: `prepare` reads what a whole batch needs beforehand, `then` (of a due item) acts on the
-outside world afterwards. Loading, folding, saving, publishing and retrying are the engine's,
+I/O: `prepare` reads what a whole batch needs beforehand, `then` acts on the outside world
+afterwards. Loading, folding, saving, publishing and retrying are the engine's,
 written once.
 """
 
@@ -25,6 +25,10 @@ Prepare = Callable[[Sequence[Any], Any], Awaitable[Any]]
 given to each decision. At most one bulk read; where that fails, each item is tried alone."""
 
 
+Then = Callable[[Any, Any], Awaitable[None]]
+"""Gets an aggregate as it was saved and the service's resources, and acts on the world outside."""
+
+
 @dataclass(frozen=True)
 class EventHandler(Generic[D, A]):
     """A decision on an event; calling it calls the decision, as tests do."""
@@ -33,6 +37,7 @@ class EventHandler(Generic[D, A]):
     changes: type[A]
     key: Callable[[Event[D]], str | None]
     prepare: Prepare | None
+    then: Then | None
     decide: Callable[..., A | None]
 
     def __call__(self, aggregate: A | None, event: Event[D], *given: Any) -> A | None:
@@ -45,7 +50,7 @@ class DueHandler(Generic[A]):
 
     changes: type[A]
     prepare: Prepare | None
-    then: Callable[[A, Any], Awaitable[None]] | None
+    then: Then | None
     decide: Callable[..., A | None]
 
     def __call__(self, aggregate: A, item: Due, *given: Any) -> A | None:
@@ -80,19 +85,22 @@ def on(
     changes: type[A],
     key: Callable[[Event[D]], str | None],
     prepare: Prepare | None = None,
+    then: Then | None = None,
 ) -> Callable[[Callable[..., A | None]], EventHandler[D, A]]:
     """Declare a decision: `decide(aggregate | None, event[, given])` gives the aggregate, or None.
 
-    None means no change. `key` names the aggregate's id; None: the event is of no concern.
+    None means no change. `key` names the aggregate's id; None: the event is of no concern. `then`
+    is as for due items, for work that need not wait for the scan: the decision leases it where
+    `engine.room` says that there is room.
     """
-    return lambda decide: EventHandler(event, changes, key, prepare, decide)
+    return lambda decide: EventHandler(event, changes, key, prepare, then, decide)
 
 
 def due(
     changes: type[A],
     *,
     prepare: Prepare | None = None,
-    then: Callable[[A, Any], Awaitable[None]] | None = None,
+    then: Then | None = None,
 ) -> Callable[[Callable[..., A | None]], DueHandler[A]]:
     """Declare what happens when something falls due: `decide(aggregate, due[, given])`.
 

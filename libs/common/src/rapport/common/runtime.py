@@ -151,6 +151,8 @@ class Running:
             self.engine, self.clock, service.only(DueHandler), self.resources, self._lag_seconds
         )
         self.engine.on_saved = self.scheduler.saved
+        self.engine.room = self.scheduler.room
+        self.engine.begin = self.scheduler.begin
         self.app = create_app(
             service.name,
             service.title,

@@ -12,6 +12,7 @@ under way outside is not begun again however late it looks.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic
@@ -25,7 +26,7 @@ from rapport.common.clock import Clock
 from rapport.common.engine import Engine, Step
 from rapport.common.errors import TemporaryError, reason_of
 from rapport.common.events.ids import derived_id
-from rapport.common.handling import DueHandler
+from rapport.common.handling import DueHandler, Then
 from rapport.common.telemetry import DUE_FAILED, DUE_FIRED, DUE_LATE
 
 BATCH: Final = 200
@@ -65,6 +66,7 @@ class Scheduler:
         self._lag_seconds = lag_seconds
         self._firing = False
         self._late = 0.0
+        self._crowded = False
         self._effects: dict[asyncio.Task[None], float] = {}
         self._acting: set[Name] = set()
         self._awake = asyncio.Event()
@@ -96,6 +98,26 @@ class Scheduler:
         if any((moment := item.next_due) is not None and moment <= now for item in watched):
             self._awake.set()
 
+    def room(self, kind: type[Aggregate]) -> int:
+        """Return how many of a kind may be leased by the save that makes them due.
+
+        That is a quarter of the room, since other batches may be under way; what is left comes with
+        the scan, and so does everything while that holds.
+        """
+        if self._task is None or self._held_since is not None:
+            return 0
+        return max(0, self._limit(self._handlers[kind])) // 4
+
+    def begin(self, then: Then, aggregate: Aggregate) -> None:
+        """Begin the work outside that an aggregate was leased for, unless it is under way."""
+        name = (aggregate.COLLECTION, aggregate.id)
+        if name in self._acting:
+            return
+        task = asyncio.create_task(self._act(then, aggregate), context=Context())
+        self._effects[task] = monotonic()
+        self._acting.add(name)
+        task.add_done_callback(partial(self._finished, name))
+
     @property
     def busy(self) -> bool:
         """Whether due items are being carried out, or work outside is under way."""
@@ -117,6 +139,7 @@ class Scheduler:
 
     async def _carry_out(self, now: datetime) -> int:
         fired = 0
+        self._crowded = False
         latest = now + RETRY_AFTER_FAILURE
         self._resting = {
             name: until for name, until in self._resting.items() if now < until <= latest
@@ -132,6 +155,7 @@ class Scheduler:
     async def _ready(self, kind: type[A], limit: int, now: datetime) -> Sequence[A]:
         """Return what is due, without what rests or is under way: it must not hold up others."""
         if limit <= 0:
+            self._crowded = True
             return ()
         left_out = self._resting.keys() | self._acting
         due = await self._engine.store.due(kind, now, limit=limit + len(left_out))
@@ -279,11 +303,7 @@ class Scheduler:
         if result is None:
             self._rest(handler.changes, id, now)
         if handler.then is not None and result is not None:
-            task = asyncio.create_task(self._act(handler, result))
-            name = (handler.changes.COLLECTION, id)
-            self._effects[task] = monotonic()
-            self._acting.add(name)
-            task.add_done_callback(partial(self._finished, name))
+            self.begin(handler.then, result)
 
     def _fail(self, kind: type[Aggregate], id: str, failure: Exception, now: datetime) -> None:
         self._rest(kind, id, now)
@@ -304,21 +324,21 @@ class Scheduler:
         log.warning("scan.failed", service=service, reason=reason_of(error), **where)
 
     def _finished(self, name: Name, task: asyncio.Task[None]) -> None:
-        """There is room again: look whether more is due."""
+        """There is room again: go on with what had to wait for it."""
         del self._effects[task]
         self._acting.discard(name)
-        self._awake.set()
+        if self._crowded:
+            self._awake.set()
 
-    async def _act(self, handler: DueHandler[Any], aggregate: Aggregate) -> None:
-        assert handler.then is not None
+    async def _act(self, then: Then, aggregate: Aggregate) -> None:
         try:
             with tracing.continued(aggregate.traceparent):
-                await handler.then(aggregate, self._resources)
+                await then(aggregate, self._resources)
         except Exception:
             log.error(
                 "effect.failed",
                 service=self._engine.service,
-                collection=handler.changes.COLLECTION,
+                collection=aggregate.COLLECTION,
                 aggregate=aggregate.id,
                 exc_info=True,
             )

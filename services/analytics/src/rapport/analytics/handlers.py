@@ -53,7 +53,7 @@ from rapport.common.events.notifications import (
     NotificationFailed,
     NotificationSuppressed,
 )
-from rapport.common.handling import Declared, DueHandler, EventHandler, due, fact, on
+from rapport.common.handling import Declared, DueHandler, due, fact, on
 
 P = TypeVar("P", bound=Periodic)
 
@@ -197,13 +197,12 @@ def close_bin(watch: Watch, item: Due, given: tuple[Mapping[str, Hour], BurstPol
 
 WATCHES: Final = (Watch, BrandWatch)
 LISTENING: Final = tuple(
-    EventHandler(
+    on(
         FeedbackClassified,
-        kind,
-        partial(watch_of, kind),
-        partial(histories, kind),
-        partial(hear, kind),
-    )
+        changes=kind,
+        key=partial(watch_of, kind),
+        prepare=partial(histories, kind),
+    )(partial(hear, kind))
     for kind in WATCHES
 )
 CLOSING: Final = tuple(

@@ -8,7 +8,7 @@ adapters know nothing of retries.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from time import perf_counter
@@ -117,6 +117,7 @@ class Pipeline:
         steps, owners = await self._plan(work, dead, spans)
         for kind, by_id in steps.items():
             await self._engine.apply(kind, by_id)
+            self._begin_outside(by_id)
         for by_id in steps.values():
             for step in chain.from_iterable(by_id.values()):
                 if step.failure is not None:
@@ -218,7 +219,7 @@ class Pipeline:
                 if key is not None:
                     decide = partial(_call, handler, event, prepared)
                     carried = spans.traceparent(record, event.traceparent) if spans else None
-                    step = Step(Cause.of(event, carried), decide, event)
+                    step = Step(Cause.of(event, carried), decide, event, then=handler.then)
                     owners[id(step)] = record
                     steps[handler.changes][key].append(step)
         return steps, owners
@@ -259,6 +260,12 @@ class Pipeline:
                     return error
                 await self._clock.sleep(0.05 * 2**tries)
         raise AssertionError
+
+    def _begin_outside(self, by_id: Mapping[str, Sequence[Step]]) -> None:
+        """Begin what was leased, before anything can go wrong that would leave it to its lease."""
+        for step in chain.from_iterable(by_id.values()):
+            if step.then is not None and step.result is not None:
+                self._engine.begin(step.then, step.result)
 
     async def _insert_facts(self, work: Sequence[_Work], dead: list[Message]) -> None:
         """Insert what events are remembered as: at once or, if that is refused, event by event."""

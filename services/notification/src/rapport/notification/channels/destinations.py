@@ -53,6 +53,12 @@ class Destinations:
                 admitted[destination] += 1
         return waits
 
+    @property
+    def slow(self) -> frozenset[str]:
+        """Those that take long at the moment."""
+        late = (name for name in self._began if self._longest(name) > SLOW_SECONDS)
+        return frozenset((*self._slow, *late))
+
     @contextmanager
     def sending(self, destination: str) -> Iterator[None]:
         """Note that a message is on its way while the block runs."""

@@ -9,7 +9,7 @@ from rapport.common.events.envelope import Event, EventData
 from rapport.common.events.ids import derived_id
 from rapport.common.events.knowledge import Wording
 from rapport.common.events.vocabulary import Language
-from rapport.common.handling import Declared, EventHandler
+from rapport.common.handling import Declared, on
 from rapport.notification.channels.rendering import Alert, Digest, Rendered, Renderer
 from rapport.notification.domain.allowances import Limits
 from rapport.notification.domain.communications import (
@@ -164,7 +164,7 @@ def _alert_id(event: Event[EventData]) -> str:
 
 
 DECLARED: Final[list[Declared]] = [
-    EventHandler(kind, Communication, _alert_id, subscribers, alert)
+    on(kind, changes=Communication, key=_alert_id, prepare=subscribers)(alert)
     for kind in MATTERS
     if event_name(kind) not in DIGEST_ONLY
 ]

@@ -31,48 +31,52 @@ from rapport.notification.resources import Resources
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """The time, the messages that there is room to send at once, and who is slow to take any."""
+
+    now: datetime
+    room_for: frozenset[str]
+    slow: frozenset[str]
+
+    @classmethod
+    def now_for(cls, ids: Sequence[str], notification: Resources) -> "Opening":
+        """Return how it is now for these messages, in the order of their turns."""
+        room = notification.engine.room(Notification)
+        return cls(
+            notification.engine.clock.now(),
+            frozenset(ids[:room]),
+            notification.destinations.slow,
+        )
+
+    def take(self, notification: Notification) -> None:
+        """Let a message that is due go out with the save that queues it, where there is room.
+
+        One for a slow receiver, and what there is no room for, waits for the scan.
+        """
+        notification.hurry(self.now)
+        destination = destination_of(notification.channel, notification.address)
+        if (
+            notification.id in self.room_for
+            and destination not in self.slow
+            and any(item.at <= self.now for item in notification.due())
+        ):
+            notification.lease(self.now)
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """What requested notifications are given: what their recipients do not want, and the time."""
+    """What requested notifications are given: what their recipients do not want, and the room."""
 
     preferences: Mapping[str, Preference]
-    now: datetime
+    opening: Opening
 
 
 async def asked(events: Sequence[Event[NotificationRequested]], notification: Resources) -> Asked:
-    """Read what the recipients of requested notifications do not want, and tell the time."""
+    """Read what the recipients of requested notifications do not want, and look for room."""
     recipients = [item.data.recipient for item in events]
     preferences = await repository.preferences(notification.store, recipients)
-    return Asked(preferences, notification.engine.clock.now())
-
-
-@on(
-    NotificationRequested,
-    changes=Notification,
-    key=lambda event: event.data.notification_id,
-    prepare=asked,
-)
-def queue(
-    notification: Notification | None,
-    event: Event[NotificationRequested],
-    given: Asked,
-) -> Notification | None:
-    """Store a message under its id; it is not sent where its recipient wants no such messages.
-
-    One that is limited waits for its recipient's allowance, which decides about both.
-    """
-    if notification is not None:
-        return None
-    queued = Notification.requested(event.data, event.time)
-    preference = given.preferences.get(queued.recipient)
-    if not event.data.limited and wants_none(preference, queued.purpose):
-        queued.suppress(OPTED_OUT, event.time)
-    queued.hurry(given.now)
-    return queued
-
-
-def wants_none(preference: Preference | None, purpose: CommunicationPurpose) -> bool:
-    """Tell whether a recipient wants nothing that is for this."""
-    return preference is not None and purpose in preference.opted_out
+    ids = [item.data.notification_id for item in events if not item.data.limited]
+    return Asked(preferences, Opening.now_for(ids, notification))
 
 
 async def send(notification: Notification, resources: Resources) -> None:
@@ -99,6 +103,37 @@ async def send(notification: Notification, resources: Resources) -> None:
         )
     if isinstance(outcome, Refused) and outcome.disable and notification.stakeholder:
         await _forget(notification, resources)
+
+
+@on(
+    NotificationRequested,
+    changes=Notification,
+    key=lambda event: event.data.notification_id,
+    prepare=asked,
+    then=send,
+)
+def queue(
+    notification: Notification | None,
+    event: Event[NotificationRequested],
+    given: Asked,
+) -> Notification | None:
+    """Store a message under its id; it is not sent where its recipient wants no such messages.
+
+    One that is limited waits for its recipient's allowance, which decides about both.
+    """
+    if notification is not None:
+        return None
+    queued = Notification.requested(event.data, event.time)
+    preference = given.preferences.get(queued.recipient)
+    if not event.data.limited and wants_none(preference, queued.purpose):
+        queued.suppress(OPTED_OUT, event.time)
+    given.opening.take(queued)
+    return queued
+
+
+def wants_none(preference: Preference | None, purpose: CommunicationPurpose) -> bool:
+    """Tell whether a recipient wants nothing that is for this."""
+    return preference is not None and purpose in preference.opted_out
 
 
 @dataclass(frozen=True, slots=True)

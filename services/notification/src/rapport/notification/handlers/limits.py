@@ -20,7 +20,7 @@ from rapport.notification.channels.rendering import HeldBack, Renderer
 from rapport.notification.domain.allowances import Allowance, Limit, Limits, allowance_id
 from rapport.notification.domain.notifications import Notification
 from rapport.notification.domain.stakeholders import Preference
-from rapport.notification.handlers.delivery import wants_none
+from rapport.notification.handlers.delivery import Opening, send, wants_none
 from rapport.notification.resources import Resources
 
 
@@ -68,24 +68,27 @@ def ask(
     return allowance
 
 
-async def present(_: Sequence[Event[NotificationAdmitted]], notification: Resources) -> datetime:
-    """Tell the time."""
-    return notification.engine.clock.now()
+async def opening(
+    events: Sequence[Event[NotificationAdmitted]], notification: Resources
+) -> Opening:
+    """Look how many may go out at once."""
+    return Opening.now_for([event.data.notification_id for event in events], notification)
 
 
 @on(
     NotificationAdmitted,
     changes=Notification,
     key=lambda event: event.data.notification_id,
-    prepare=present,
+    prepare=opening,
+    then=send,
 )
 def let_through(
-    notification: Notification | None, event: Event[NotificationAdmitted], now: datetime
+    notification: Notification | None, event: Event[NotificationAdmitted], given: Opening
 ) -> Notification | None:
     """Send what was admitted."""
     if notification is None or not notification.admit(event.time):
         return None
-    notification.hurry(now)
+    given.take(notification)
     return notification
 
 
