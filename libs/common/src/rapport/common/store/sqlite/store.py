@@ -42,6 +42,7 @@ T = TypeVar("T")
 READERS: Final = 2
 CHECKPOINT_PAGES: Final = 8_000
 CACHE_KIB: Final = 4_000
+SCAN_CACHE_KIB: Final = 500
 STATEMENTS: Final = 512
 
 _GONE: Final = -1
@@ -272,6 +273,8 @@ class SqliteStore:
                 opening.enter_context(closing(_connect(self._path)))
                 for _ in range(1 if self._path is None else 2 + READERS)
             ]
+            for scanning in found[2:]:
+                scanning.execute(f"PRAGMA cache_size = -{SCAN_CACHE_KIB}")
             with transaction(found[0]):
                 self._prepare(found[0])
             opening.pop_all()
