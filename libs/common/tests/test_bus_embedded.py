@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -11,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -347,6 +348,32 @@ async def test_a_log_trims_itself(bus: EmbeddedBus, clock: ManualClock) -> None:
     async with asyncio.timeout(PATIENCE):
         while await kept(bus, ORDERS.name):  # noqa: ASYNC110
             await asyncio.sleep(0)
+
+
+async def test_a_trim_that_is_broken_off_is_over_before_anything_is_written(
+    bus: EmbeddedBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bus.trim()  # the one that it begins with
+    under_way, go_on = threading.Event(), threading.Event()
+    trim = bus._log.trim
+
+    def held(*place: Any) -> int:
+        with bus._log._transaction():
+            under_way.set()
+            go_on.wait()
+        return trim(*place)
+
+    monkeypatch.setattr(bus._log, "trim", held)
+    trimming = asyncio.create_task(bus.trim())
+    await asyncio.to_thread(under_way.wait)
+    trimming.cancel()
+    publishing = asyncio.create_task(bus.publish(numbered(LETTERS.name, "a", 1)))
+    await asyncio.wait({trimming, publishing}, timeout=0.01)
+    go_on.set()
+    await publishing
+    with pytest.raises(asyncio.CancelledError):
+        await trimming
+    assert await kept(bus, LETTERS.name) == ["a-0"]
 
 
 async def test_offsets_go_on_after_everything_was_forgotten(

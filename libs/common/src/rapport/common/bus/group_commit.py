@@ -12,7 +12,8 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Final
+from functools import partial
+from typing import Final, ParamSpec, TypeVar
 
 import structlog
 
@@ -20,6 +21,9 @@ from rapport.common.bus.log import Log, Owner, Partition, Segment
 from rapport.common.clock import Clock
 from rapport.common.errors import RapportError, TemporaryError
 from rapport.common.events.codec import Message
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 QUEUE_BYTES: Final = 16 * 1024 * 1024
 POSITIONS_DELAY: Final = 0.2
@@ -109,9 +113,8 @@ class GroupCommit:
 
     async def trim(self, partition: Partition, before: int, below: int) -> int:
         """Trim the log between two transactions; see there."""
-        run = asyncio.get_running_loop().run_in_executor
         async with self._one_transaction:
-            return await run(self._executor, self._log.trim, partition, before, below)
+            return await self._in_thread(self._log.trim, partition, before, below)
 
     def floors(self) -> dict[int, int]:
         """Return, by partition id, the lowest durable position of the groups that read it."""
@@ -189,10 +192,19 @@ class GroupCommit:
         *,
         little: bool,
     ) -> None:
-        run = asyncio.get_running_loop().run_in_executor
         async with self._one_transaction:
             if little:
                 self._log.append(segments, timestamp, positions)
             else:
-                await run(self._executor, self._log.append, segments, timestamp, positions)
-            await run(self._executor, self._log.commit)
+                await self._in_thread(self._log.append, segments, timestamp, positions)
+            await self._in_thread(self._log.commit)
+
+    async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Do a part of a transaction in the thread; whoever is cancelled leaves when it is over."""
+        do = partial(work, *arguments, **named)
+        job = asyncio.get_running_loop().run_in_executor(self._executor, do)
+        try:
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            await asyncio.wait({job})
+            raise
