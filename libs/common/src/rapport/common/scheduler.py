@@ -67,6 +67,7 @@ class Scheduler:
         self._firing = False
         self._late = 0.0
         self._crowded = False
+        self._carries_out = False
         self._effects: dict[asyncio.Task[None], float] = {}
         self._acting: set[Name] = set()
         self._awake = asyncio.Event()
@@ -82,6 +83,7 @@ class Scheduler:
 
     async def stop(self, drain: float = 20.0) -> None:
         """Stop scanning; work outside that has begun has `drain` seconds to finish."""
+        self._carries_out = False
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -104,7 +106,7 @@ class Scheduler:
         That is a quarter of the room, since other batches may be under way; what is left comes with
         the scan, and so does everything while that holds.
         """
-        if self._task is None or self._held_since is not None:
+        if not self._carries_out:
             return 0
         return max(0, self._limit(self._handlers[kind])) // 4
 
@@ -184,10 +186,11 @@ class Scheduler:
             now = self._clock.now()
             self._look_back(now)
             try:
-                if await self._hold(now):
-                    await self._tell_late(now)
-                else:
+                self._carries_out = not await self._hold(now)
+                if self._carries_out:
                     await self.fire(max(now, self._still_due.pop()) if self._still_due else now)
+                else:
+                    await self._tell_late(now)
             except Exception as error:
                 self._note_failure(error)
             await self._wait(now)
