@@ -21,6 +21,7 @@ import httpx2
 import uvloop
 
 from benchmarks.texts import LANGUAGES, Writer
+from rapport.analytics.domain.burst.bins import bin_of
 from rapport.common.aggregate import Aggregate, Fact
 from rapport.common.events.ids import base32
 from rapport.common.store import Change
@@ -167,6 +168,8 @@ def again(sample: Sequence[Any], number: int) -> Iterator[Any]:
         changed: dict[str, Any] = {"id": id, "version": 0}
         if isinstance(getattr(sample[0], kind.ORDER), datetime):
             changed[kind.ORDER] = began + timedelta(seconds=place)
+        if "bin" in kind.model_fields:
+            changed["bin"] = bin_of(changed[kind.ORDER])
         if "case_id" in kind.model_fields:
             changed["case_id"] = id
         yield sample[place % len(sample)].model_copy(update=changed)
