@@ -107,6 +107,11 @@ class Aggregate(BaseModel):
         """When the first due item falls due, None when nothing does."""
         return min((item.at for item in self.due()), default=None)
 
+    @property
+    def is_leased(self) -> bool:
+        """Whether work outside was leased by whoever decided last, to begin after the save."""
+        return False
+
     def emit(self, data: EventData, *, key: str = "") -> None:
         """Record that `data` happened; `key` tells apart events of one type from one cause."""
         self._set_emissions([*self._so_far(), Emission(data, key)])

@@ -53,10 +53,17 @@ class Step:
     has_emitted: bool = False
 
     @property
+    def begins(self) -> bool:
+        """Whether work outside is to begin, now that what was decided is saved."""
+        return self.then is not None and self.result is not None and self.result.is_leased
+
+    @property
     def leads_on(self) -> bool:
-        """Whether something follows at once from what was decided: events, or something due."""
-        if self.has_emitted or self.result is None:
-            return self.has_emitted
+        """Whether something follows from what was decided: events, work, or what is due at once."""
+        if self.has_emitted or self.begins:
+            return True
+        if self.result is None:
+            return False
         due = self.result.next_due
         return due is not None and due <= self.cause.time
 

@@ -90,8 +90,8 @@ def on(
     """Declare a decision: `decide(aggregate | None, event[, given])` gives the aggregate, or None.
 
     None means no change. `key` names the aggregate's id; None: the event is of no concern. `then`
-    is as for due items, for work that need not wait for the scan: the decision leases it where
-    `engine.room` says that there is room.
+    is as for due items, for work that need not wait for the scan: the decision leases it
+    (`is_leased` of the aggregate) where `engine.room` says that there is room.
     """
     return lambda decide: EventHandler(event, changes, key, prepare, then, decide)
 

@@ -264,7 +264,7 @@ class Pipeline:
     def _begin_outside(self, by_id: Mapping[str, Sequence[Step]]) -> None:
         """Begin what was leased, before anything can go wrong that would leave it to its lease."""
         for step in chain.from_iterable(by_id.values()):
-            if step.then is not None and step.result is not None:
+            if step.begins and step.then is not None and step.result is not None:
                 self._engine.begin(step.then, step.result)
 
     async def _insert_facts(self, work: Sequence[_Work], dead: list[Message]) -> None:

@@ -93,6 +93,11 @@ class Notification(Aggregate):
             message.admit(at)
         return message
 
+    @property
+    def is_leased(self) -> bool:
+        """Whether an attempt has begun, or is to begin."""
+        return self.state == "leased"
+
     def due(self) -> Iterable[Due]:
         """An attempt, or the end of a lease."""
         if self.state in ("queued", "leased") and self.next_attempt_at is not None:

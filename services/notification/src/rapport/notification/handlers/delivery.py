@@ -81,7 +81,7 @@ async def asked(events: Sequence[Event[NotificationRequested]], notification: Re
 
 async def send(notification: Notification, resources: Resources) -> None:
     """Send a leased message and record what became of it."""
-    if notification.state != "leased":
+    if not notification.is_leased:
         return
     outgoing = await _outgoing(notification, resources)
     channel, attempt = notification.channel, notification.attempts
