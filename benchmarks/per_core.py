@@ -44,6 +44,7 @@ from rapport.common.handling import Declared, DueHandler, EventHandler, FactHand
 from rapport.common.runtime import Service
 from rapport.common.serving import listening, run_on_loop
 from rapport.common.store.sqlite import SqliteStore
+from rapport.common.store.sqlite.store import CACHE_KIB
 from rapport.common.store.sqlite.table import Table
 from rapport.common.store.sqlite.worker import insert_many
 from rapport.common.telemetry import configure_logs
@@ -56,7 +57,7 @@ CONNECTIONS: Final = 64
 AT_ONCE: Final = 200
 PAUSE: Final = 0.05
 
-SAME_DURABILITY: Final = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -4000")
+SAME_DURABILITY: Final = ("journal_mode = WAL", "synchronous = FULL", f"cache_size = -{CACHE_KIB}")
 
 Quiet = Callable[[], Any]
 Served = AbstractAsyncContextManager[tuple[int, str, Quiet]]

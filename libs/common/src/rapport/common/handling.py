@@ -4,8 +4,7 @@
 something of an aggregate falls due. `@fact` declares what an event is remembered as. `@foreign`
 declares what becomes of other systems' records, which are no events of ours yet. None of them does
 I/O: `prepare` reads what a whole batch needs beforehand, `then` acts on the outside world
-afterwards. Loading, folding, saving, publishing and retrying are the engine's,
-written once.
+afterwards. Loading, folding, saving, publishing and retrying are the engine's, written once.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence

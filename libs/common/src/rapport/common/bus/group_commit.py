@@ -2,10 +2,11 @@
 
 So many publishers share one wait for the disk, and each waits for its own messages only. What is
 little is appended on the event loop, and only the wait for the disk is a thread's: to hand more
-than that over would cost more than to do it. Groups'
-positions go along with the next transaction, or alone a moment later: one that a crash takes away
-only means that records are delivered again. Positions that could not be written are tried again by
-themselves, so nothing waits for somebody to publish once the disk has room again.
+than that over would cost more than to do it.
+
+Groups' positions go along with the next transaction, or alone a moment later: one that a crash
+takes away only means that records are delivered again. Positions that could not be written are
+tried again by themselves, so nothing waits for somebody to publish once the disk has room again.
 """
 
 import asyncio

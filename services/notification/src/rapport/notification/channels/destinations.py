@@ -56,8 +56,7 @@ class Destinations:
     @property
     def slow(self) -> frozenset[str]:
         """Those that take long at the moment."""
-        late = (name for name in self._began if self._longest(name) > SLOW_SECONDS)
-        return frozenset((*self._slow, *late))
+        return frozenset(name for name in (*self._slow, *self._began) if self._is_slow(name))
 
     @contextmanager
     def sending(self, destination: str) -> Iterator[None]:
