@@ -49,37 +49,46 @@ def publisher(bus: Bus) -> Publisher:
     return Publisher(bus)
 
 
-async def test_what_comes_while_the_bus_is_busy_goes_with_the_next_call(
+async def test_what_comes_in_the_same_turn_goes_in_one_call(
     bus: SlowBus, publisher: Publisher
 ) -> None:
-    first = publisher.publish([message("a")])
+    first, second = publisher.publish([message("a")]), publisher.publish([message("b")])
     await turns()
-    second, third = publisher.publish([message("b")]), publisher.publish([message("c")])
-    await turns()
-    assert bus.calls == [["a"]]
+    assert bus.calls == [["a", "b"]]
     bus.answers[0].set_result(None)
-    await first
-    await turns()
-    assert bus.calls == [["a"], ["b", "c"]]
-    assert not second.done()
-    bus.answers[1].set_result(None)
-    await asyncio.gather(second, third)
-    assert [record.key for record in bus.records] == ["a", "b", "c"]
+    await asyncio.gather(first, second)
+    assert [record.key for record in bus.records] == ["a", "b"]
 
 
-async def test_trouble_is_told_to_those_it_concerns_and_the_next_go_on(
+async def test_the_next_does_not_wait_for_the_call_before(
     bus: SlowBus, publisher: Publisher
 ) -> None:
     first = publisher.publish([message("a")])
     await turns()
     second = publisher.publish([message("b")])
-    bus.answers[0].set_exception(TemporaryError("the disk is full"))
-    with pytest.raises(TemporaryError, match="the disk is full"):
-        await first
     await turns()
+    assert bus.calls == [["a"], ["b"]]
     bus.answers[1].set_result(None)
     await second
-    assert [record.key for record in bus.records] == ["b"]
+    assert not first.done()
+    bus.answers[0].set_result(None)
+    await first
+
+
+async def test_trouble_is_told_to_those_it_concerns_only(
+    bus: SlowBus, publisher: Publisher
+) -> None:
+    first, second = publisher.publish([message("a")]), publisher.publish([message("b")])
+    await turns()
+    third = publisher.publish([message("c")])
+    await turns()
+    bus.answers[0].set_exception(TemporaryError("the disk is full"))
+    for failed in (first, second):
+        with pytest.raises(TemporaryError, match="the disk is full"):
+            await failed
+    bus.answers[1].set_result(None)
+    await third
+    assert [record.key for record in bus.records] == ["c"]
 
 
 async def test_who_gives_up_waiting_leaves_the_others_alone(
@@ -91,13 +100,3 @@ async def test_who_gives_up_waiting_leaves_the_others_alone(
     bus.answers[0].set_result(None)
     await second
     assert bus.calls == [["a", "b"]]
-
-
-async def test_after_a_pause_the_next_goes_at_once(bus: SlowBus, publisher: Publisher) -> None:
-    for number, key in enumerate("ab"):
-        published = publisher.publish([message(key)])
-        await turns()
-        bus.answers[number].set_result(None)
-        await published
-        await turns()
-    assert bus.calls == [["a"], ["b"]]

@@ -18,6 +18,9 @@ from rapport.common.errors import TemporaryError
 from rapport.common.events.codec import Record
 
 POLL_MS: Final = 500
+WAIT_MS: Final = 100
+"""How long a broker may wait for records: one request is under way to each, so a partition that is
+resumed meanwhile waits that long, too."""
 PATIENCE_MS: Final = 2_000
 STEPS: Final = 1_000
 PARTITION_BYTES: Final = 256 * 1024
@@ -27,7 +30,7 @@ SETTINGS: Final = {
     "auto_offset_reset": "none",
     "max_partition_fetch_bytes": PARTITION_BYTES,
     "fetch_max_bytes": FETCH_BYTES,
-    "fetch_max_wait_ms": POLL_MS,
+    "fetch_max_wait_ms": WAIT_MS,
 }
 """Of a consumer whose records come through here."""
 

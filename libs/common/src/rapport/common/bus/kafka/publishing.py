@@ -1,17 +1,19 @@
-"""Publishing: what comes for a partition while its last batch is on the way is the next batch.
+"""Publishing: what comes for a broker while a request is on the way to it is the next request.
 
 So a message that comes alone leaves at once, and under load batches grow by themselves; nothing
-lingers. A partition has one batch on the way, and a call's messages wait here in their order until
-they are part of one. When a batch fails, or a call is not confirmed in time, all that is on the way
-fails and the producer is replaced: it is not known what became of its batches, its numbering of
-them is broken, and left alone it would go on trying behind the back of those who were told.
+lingers. The client has one request under way for each broker, so a batch that was closed earlier
+would leave no sooner, only smaller. A partition has one batch on the way, and a call's messages
+wait here in their order until they are part of one. When a batch fails, or a call is not confirmed
+in time, all that is on the way fails and the producer is replaced: it is not known what became of
+its batches, its numbering of them is broken, and left alone it would go on trying behind the back
+of those who were told.
 """
 
 import asyncio
 import random
-from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
 
@@ -32,13 +34,17 @@ log = structlog.get_logger(__name__)
 
 
 class Call:
-    """One call of `publish`: how many of its messages are not durable yet."""
+    """One call of `publish`: how many of its messages are not durable yet, and until when.
 
-    __slots__ = ("done", "left")
+    `until` is by the loop's clock.
+    """
 
-    def __init__(self, left: int, done: asyncio.Future[None]) -> None:
+    __slots__ = ("done", "left", "until")
+
+    def __init__(self, left: int, done: asyncio.Future[None], until: float) -> None:
         self.left = left
         self.done = done
+        self.until = until
 
     def confirm(self) -> None:
         """Note that one message more is durable."""
@@ -66,6 +72,7 @@ class Queue:
 
     def __init__(self, place: TopicPartition) -> None:
         self.place = place
+        self.leader: int | None = None
         self.waiting: deque[Part] = deque()
         self.calls: list[Call] = []
         self.sent: asyncio.Future[Any] | None = None
@@ -74,6 +81,11 @@ class Queue:
     def busy(self) -> bool:
         """Whether anything is on the way."""
         return bool(self.calls)
+
+    def led_as(self, producer: AIOKafkaProducer | None) -> None:
+        """Note which broker leads the partition; None where the producer does not know the topic."""
+        known = producer.client.cluster if producer is not None else None
+        self.leader = known.leader_for_partition(self.place) if known is not None else None
 
     def fill(self, batch: BatchBuilder) -> bool:
         """Move what fits into a batch, without what its caller has given up; tell whether any."""
@@ -89,21 +101,17 @@ class Queue:
             self.calls.append(part.call)
         return self.busy
 
-    def confirm(self) -> None:
-        """Note that what was on the way has arrived."""
-        for call in self._clear():
-            call.confirm()
+    def clear(self) -> list[Call]:
+        """Have nothing on the way any more; returns whose messages were."""
+        calls, self.calls, self.sent = self.calls, [], None
+        return calls
 
     def fail(self, error: RapportError) -> None:
         """Fail what is on the way and all behind it: nothing may overtake what is lost."""
-        for call in self._clear():
+        for call in self.clear():
             call.fail(error)
         while self.waiting:
             self.waiting.popleft().call.fail(error)
-
-    def _clear(self) -> list[Call]:
-        calls, self.calls, self.sent = self.calls, [], None
-        return calls
 
 
 class Publisher:
@@ -114,9 +122,11 @@ class Publisher:
         self._topics = topics
         self._seconds = seconds
         self._queues: dict[tuple[str, int], Queue] = {}
-        self._ready: list[Queue] = []
+        self._ready: defaultdict[int | None, list[Queue]] = defaultdict(list)
+        self._under_way: set[int | None] = set()
         self._sending: asyncio.Task[None] | None = None
-        self._open: set[asyncio.Future[None]] = set()
+        self._open: dict[Call, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._producer: AIOKafkaProducer | None = None
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -127,26 +137,27 @@ class Publisher:
     async def publish(self, messages: Sequence[Message]) -> None:
         """Return when all are durable; raises as the port says."""
         loop = asyncio.get_running_loop()
-        call = Call(len(messages), loop.create_future())
+        call = Call(len(messages), loop.create_future(), loop.time() + self._seconds)
         parts = [(self._queue(message), _part(message, call)) for message in messages]
         for queue, part in parts:
             if not queue.busy and not queue.waiting:
-                self._ready.append(queue)
+                self._let_send(queue)
             queue.waiting.append(part)
         self._send_soon()
-        timer = loop.call_later(self._seconds, self._give_up, call)
-        self._open.add(call.done)
+        if self._timer is None:
+            self._timer = loop.call_at(call.until, self._look_for_late)
+        self._open[call] = None
         try:
             await call.done
         finally:
-            self._open.remove(call.done)
-            timer.cancel()
-            call.done.cancel()
+            del self._open[call]
 
     async def stop(self) -> None:
         """Wait for what is on its way, then close the producer."""
         while self._open:
-            await asyncio.wait(self._open)
+            await asyncio.wait([call.done for call in self._open])
+        if self._timer is not None:
+            self._timer.cancel()
         if self._sending is not None:
             await self._sending
         producer, self._producer = self._producer, None
@@ -165,53 +176,86 @@ class Publisher:
             queue = self._queues[place] = Queue(TopicPartition(*place))
         return queue
 
+    def _let_send(self, queue: Queue) -> None:
+        """Have a queue sent with the next request to the broker that leads its partition."""
+        queue.led_as(self._producer)
+        self._ready[queue.leader].append(queue)
+
     def _send_soon(self) -> None:
-        if self._sending is None and self._ready:
+        if self._sending is None and self._ready.keys() - self._under_way:
             self._sending = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
-        """Send a batch to each partition that something waits for and nothing is on the way to."""
-        try:
-            with self._brokers.trouble():
-                while self._ready:
-                    producer = self._producer or await self._open_producer()
-                    await self._send_batch(producer, self._ready.pop())
-        except RapportError as error:
-            self._fail(error)
-        except Exception as error:
-            self._fail(TemporaryError(f"publishing failed: {type(error).__name__}"))
-        self._sending = None
-        self._send_soon()
+        """Send what waits for brokers that nothing is on the way to, and what waits for its leader.
 
-    async def _send_batch(self, producer: AIOKafkaProducer, queue: Queue) -> None:
+        It is a task, so that what else comes in this turn of the loop goes along.
+        """
+        with self._telling():
+            while leaders := self._ready.keys() - self._under_way:
+                for queue in self._ready.pop(leaders.pop()):
+                    producer = self._producer or await self._open_producer()
+                    if queue.leader is None:
+                        await producer.partitions_for(queue.place.topic)
+                        queue.led_as(producer)
+                    self._send_batch(producer, queue)
+        self._sending = None
+
+    def _send_batch(self, producer: AIOKafkaProducer, queue: Queue) -> None:
         batch = producer.create_batch()
-        if queue.fill(batch):
-            topic, partition = queue.place
-            sent = await producer.send_batch(batch, topic, partition=partition)
-            if producer is self._producer:
-                queue.sent = sent
-                sent.add_done_callback(partial(self._arrived, queue))
+        if not queue.busy and queue.fill(batch):
+            self._under_way.add(queue.leader)
+            queue.sent = _submit(producer, batch, queue.place)
+            queue.sent.add_done_callback(partial(self._arrived, queue))
 
     def _arrived(self, queue: Queue, sent: asyncio.Future[Any]) -> None:
-        """Confirm a batch and send the next; one of a producer that was left is of no interest."""
+        """Send what waits, confirm a batch; one of a producer that was left is of no interest.
+
+        The first of a request's batches says that it was answered; what the client still tries
+        again of it does not hold up the others. The client looks for its next request right after
+        this, so that is seen to first, and before those who were waiting go on.
+        """
         failure = None if sent.cancelled() else sent.exception()
-        if sent is not queue.sent:
+        if sent is not queue.sent or self._producer is None:
             return
         if failure is not None:
             self._fail(TemporaryError(f"publishing failed: {type(failure).__name__}"))
             return
-        queue.confirm()
-        if queue.waiting:
-            self._ready.append(queue)
-            self._send_soon()
+        calls = queue.clear()
+        self._under_way.discard(queue.leader)
+        with self._telling():
+            if queue.waiting:
+                self._let_send(queue)
+            for leader in self._ready.keys() - self._under_way - {None}:
+                for each in self._ready.pop(leader):
+                    self._send_batch(self._producer, each)
+        self._send_soon()
+        for call in calls:
+            call.confirm()
 
-    def _give_up(self, call: Call) -> None:
-        """Fail a call that takes too long, and the producer that does not get on."""
-        if not call.done.done():
-            servers = self._brokers.servers
-            error = TemporaryError(f"the brokers at {servers} did not confirm it in time")
-            call.fail(error)
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell all who wait what goes wrong."""
+        try:
+            with self._brokers.trouble():
+                yield
+        except RapportError as error:
             self._fail(error)
+        except Exception as error:
+            self._fail(TemporaryError(f"publishing failed: {type(error).__name__}"))
+
+    def _look_for_late(self) -> None:
+        """Fail the oldest call if it takes too long, and the producer that does not get on."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        oldest = next((call for call in self._open if not call.done.done()), None)
+        if oldest is None:
+            return
+        if oldest.until > loop.time():
+            self._timer = loop.call_at(oldest.until, self._look_for_late)
+            return
+        self._fail(
+            TemporaryError(f"the brokers at {self._brokers.servers} did not confirm it in time")
+        )
 
     def _fail(self, error: RapportError) -> None:
         """Go on with another producer; all that waited for this one is told."""
@@ -219,6 +263,7 @@ class Publisher:
         for queue in self._queues.values():
             queue.fail(error)
         self._ready.clear()
+        self._under_way.clear()
         producer, self._producer = self._producer, None
         if producer is not None:
             leaving = asyncio.create_task(_abandon(producer))
@@ -230,6 +275,24 @@ class Publisher:
             acks="all", enable_idempotence=True, linger_ms=0, max_batch_size=BATCH_BYTES
         )
         return self._producer
+
+
+def _submit(
+    producer: AIOKafkaProducer, batch: BatchBuilder, place: TopicPartition
+) -> asyncio.Future[Any]:
+    """Let the client send a batch; raises TemporaryError where it cannot take it at once.
+
+    It knows the topic by now and has nothing else for the partition, so it has nothing to wait for:
+    it is done in its first step.
+    """
+    sending = producer.send_batch(batch, place.topic, partition=place.partition)
+    try:
+        sending.send(None)
+    except StopIteration as taken:
+        sent: asyncio.Future[Any] = taken.value
+        return sent
+    sending.close()
+    raise TemporaryError("the client does not take any more")
 
 
 async def _abandon(producer: AIOKafkaProducer) -> None:
