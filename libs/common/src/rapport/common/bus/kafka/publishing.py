@@ -83,7 +83,7 @@ class Queue:
         return bool(self.calls)
 
     def led_as(self, producer: AIOKafkaProducer | None) -> None:
-        """Note which broker leads the partition; None where the producer does not know the topic."""
+        """Note which broker leads the partition; None where the producer does not know it."""
         known = producer.client.cluster if producer is not None else None
         self.leader = known.leader_for_partition(self.place) if known is not None else None
 
