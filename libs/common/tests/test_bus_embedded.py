@@ -13,13 +13,14 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from rapport.common.bus import group_commit
+from rapport.common.bus import group_commit, lanes
 from rapport.common.bus.embedded import RECENT_BYTES, EmbeddedBus
 from rapport.common.bus.group_commit import QUEUE_BYTES
 from rapport.common.bus.lanes import GroupReader
@@ -261,6 +262,22 @@ def no_file_over(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_what_comes_while_another_partition_is_at_work_makes_one_batch(
+    bus: EmbeddedBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "TURN_SECONDS", PATIENCE)
+    reader = Busy("a-0")
+    await bus.subscribe("group", [ORDERS.name], reader)
+    await bus.publish(numbered(ORDERS.name, "a", 1))
+    await soon(reader.started.wait())
+    elsewhere = next(k for k in "bcdefgh" if crc32(k.encode()) % 4 != crc32(b"a") % 4)
+    for item in numbered(ORDERS.name, elsewhere, 3):
+        await bus.publish([item])
+    reader.go_on.set()
+    await reader.until(4)
+    assert list(map(texts, reader.batches)) == [["a-0"], [f"{elsewhere}-{n}" for n in range(3)]]
 
 
 # Bounds

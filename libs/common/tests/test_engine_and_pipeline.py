@@ -1,14 +1,16 @@
 """The one way that events, commands and due items take, told with a toy shop."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import pytest
 
 from rapport.common.aggregate import Cause
 from rapport.common.engine import Step
-from rapport.common.errors import TemporaryError
+from rapport.common.errors import PermanentError, TemporaryError
 from rapport.common.events import Message, dead_letters, encode
+from rapport.common.store.port import Change
 from rapport.common.testing import MORNING, Harness, harness
 
 from .shop import SHOP, ItemSold, Sale, Till, TillClosed, TillCounted
@@ -246,6 +248,83 @@ async def test_a_lost_race_is_decided_again(shop: Harness) -> None:
     counted = await till(shop)
     assert counted is not None
     assert (counted.total, counted.version) == (102, 3)
+
+
+class Counted:
+    """The changes of each save."""
+
+    def __init__(self, shop: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.saves: list[list[str]] = []
+        self.trouble: Exception | None = None
+        self._save = shop.running.engine.store.save_many
+        monkeypatch.setattr(shop.running.engine.store, "save_many", self)
+
+    async def __call__(self, changes: Sequence[Change]) -> list[bool]:
+        self.saves.append([change.aggregate.id for change in changes])
+        if self.trouble is not None:
+            raise self.trouble
+        return await self._save(changes)
+
+
+async def charged(shop: Harness, read: Till, price: int) -> Till:
+    def charge(till: Till | None) -> Till:
+        assert till is not None
+        till.sell("fee", price)
+        return till
+
+    return await shop.running.engine.change(Till, read.id, charge, cause="fee", read=read)
+
+
+async def test_commands_of_one_turn_on_what_was_read_already_are_saved_together(
+    shop: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.given(ItemSold(till="t1", item="tea"), ItemSold(till="t2", item="tea"))
+    first, second = await till(shop, "t1"), await till(shop, "t2")
+    assert first is not None
+    assert second is not None
+    counted = Counted(shop, monkeypatch)
+    after = await asyncio.gather(charged(shop, first, 2), charged(shop, second, 3))
+    assert [item.total for item in after] == [3, 4]
+    assert counted.saves == [["t1", "t2"]]
+
+
+async def test_of_commands_that_go_together_each_hears_of_its_own(shop: Harness) -> None:
+    await shop.given(ItemSold(till="t1", item="tea"), ItemSold(till="t2", item="tea"))
+    first, second = await till(shop, "t1"), await till(shop, "t2")
+    assert first is not None
+    assert second is not None
+    refused, after = await asyncio.gather(
+        charged(shop, first, -1), charged(shop, second, 3), return_exceptions=True
+    )
+    assert isinstance(refused, PermanentError)
+    assert isinstance(after, Till)
+    assert after.total == 4
+    unchanged = await till(shop, "t1")
+    assert unchanged is not None
+    assert unchanged.total == 1
+
+
+async def test_trouble_is_told_to_all_whose_commands_went_together(
+    shop: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.given(ItemSold(till="t1", item="tea"), ItemSold(till="t2", item="tea"))
+    first, second = await till(shop, "t1"), await till(shop, "t2")
+    assert first is not None
+    assert second is not None
+    Counted(shop, monkeypatch).trouble = TemporaryError("the store is away")
+    told = await asyncio.gather(
+        charged(shop, first, 2), charged(shop, second, 3), return_exceptions=True
+    )
+    assert list(map(str, told)) == ["the store is away"] * 2
+
+
+async def test_what_was_read_is_read_again_where_somebody_was_faster(shop: Harness) -> None:
+    await shop.given(ItemSold(till="t1", item="tea"))
+    stale = await till(shop)
+    assert stale is not None
+    await shop.given(ItemSold(till="t1", item="milk"))
+    after = await charged(shop, stale, 5)
+    assert (after.total, after.items) == (7, ["tea", "milk", "fee"])
 
 
 async def test_a_drill_never_mixes_with_the_real_thing(shop: Harness) -> None:

@@ -6,6 +6,7 @@ at most eight times. Applying a step twice changes nothing: events of another ag
 apart by its sequence, commands by what the aggregate remembers, and decisions check the state.
 """
 
+import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +21,7 @@ from rapport.common.clock import Clock
 from rapport.common.errors import NotFound, PermanentError, TemporaryError
 from rapport.common.events.codec import Message, encode, pack
 from rapport.common.events.envelope import Event, EventData
+from rapport.common.futures import settle
 from rapport.common.handling import Then
 from rapport.common.store.outbox import Relay
 from rapport.common.store.port import MESSAGE_LIMIT, Change, Store
@@ -114,6 +116,15 @@ class _Saved:
     refused: dict[str, PermanentError] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Turn:
+    """Commands on aggregates that were just read, and who waits for them to be applied."""
+
+    steps: dict[str, list[Step]] = field(default_factory=dict)
+    read: dict[str, Aggregate] = field(default_factory=dict)
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+
 class Engine:
     """Applies steps for one service.
 
@@ -127,6 +138,8 @@ class Engine:
         self.store = store
         self.relay = relay
         self.clock = clock
+        self._turns: dict[type[Aggregate], _Turn] = {}
+        self._applying: set[asyncio.Task[None]] = set()
         self._meters: dict[type[Aggregate], Histogram] = {}
         self.on_saved: Callable[[Sequence[Aggregate]], None] = lambda saved: None
         self.room: Callable[[type[Aggregate]], int] = lambda kind: 0
@@ -182,11 +195,13 @@ class Engine:
         cause: str,
         at: datetime | None = None,
         exercise: str | None = None,
+        read: A | None = None,
     ) -> A:
         """Apply one command and return the aggregate as it is afterwards.
 
-        `cause` identifies the command: the same one again changes nothing. Raises what the decision
-        raises, NotFound where there is nothing afterwards, TemporaryError as `apply` does.
+        `cause` identifies the command: the same one again changes nothing. `read` is the aggregate
+        where it was just read; it is this call's from now on, as in `apply`. Raises what the
+        decision raises, NotFound where there is nothing afterwards, TemporaryError as `apply` does.
         """
         step = Step(
             Cause(
@@ -198,13 +213,44 @@ class Engine:
             decide,
             remembered=True,
         )
-        await self.apply(kind, {id: [step]})
+        if read is None or tracing.is_on():
+            await self.apply(kind, {id: [step]}, read=None if read is None else {id: read})
+        else:
+            await self._apply_with_others(kind, read, step)
         if step.failure is not None:
             raise step.failure
         result = step.result if isinstance(step.result, kind) else await self.store.get(kind, id)
         if result is None:
             raise NotFound(f"there is no such {kind.__name__.lower()}")
         return result
+
+    async def _apply_with_others(self, kind: type[A], aggregate: A, step: Step) -> None:
+        """Apply a command together with those that come in the same turn of the event loop.
+
+        Not where traces are kept: each command's decision belongs to a span of its own.
+        """
+        loop = asyncio.get_running_loop()
+        turn = self._turns.get(kind)
+        if turn is None or aggregate.id in turn.steps:
+            turn = self._turns[kind] = _Turn()
+            task = loop.create_task(self._apply_turn(kind, turn))
+            self._applying.add(task)
+            task.add_done_callback(self._applying.discard)
+        turn.steps[aggregate.id] = [step]
+        turn.read[aggregate.id] = aggregate
+        done = loop.create_future()
+        turn.waiting.append(done)
+        await done
+
+    async def _apply_turn(self, kind: type[Aggregate], turn: "_Turn") -> None:
+        if self._turns.get(kind) is turn:
+            del self._turns[kind]
+        try:
+            await self.apply(kind, turn.steps, read=turn.read)
+        except Exception as error:
+            settle(turn.waiting, error)
+        else:
+            settle(turn.waiting)
 
     async def _load(self, kind: type[A], waiting: Mapping[str, Sequence[Step]]) -> dict[str, A]:
         """Load all at once or, where one is damaged, each by itself; the steps of that one fail."""

@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from rapport.common import tracing
+from rapport.common import heap, tracing
 from rapport.common.clock import FollowingClock, SystemClock
 from rapport.common.door import Doorkeeper
 from rapport.common.errors import RapportError
@@ -95,13 +95,22 @@ def run_on_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     """Return what a process's work returns, on uvloop, letting writer threads in between often.
 
     What is loaded by now stays, so the garbage collector need not go through it time and again; and
-    as hardly anything here refers to itself, it looks at the rest seldom.
+    as hardly anything here refers to itself, it looks at the rest seldom. What is freed goes back
+    to the system.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
-    return uvloop.run(coroutine)
+    return uvloop.run(_on_a_tidy_heap(coroutine))
+
+
+async def _on_a_tidy_heap(coroutine: Coroutine[Any, Any, T]) -> T:
+    tidying = asyncio.create_task(heap.keep_giving_back())
+    try:
+        return await coroutine
+    finally:
+        tidying.cancel()
 
 
 def main(service: Service) -> None:

@@ -22,6 +22,7 @@ from rapport.common.bus.log import Log, Owner, Partition, Segment
 from rapport.common.clock import Clock
 from rapport.common.errors import RapportError, TemporaryError
 from rapport.common.events.codec import Message
+from rapport.common.futures import settle
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,15 +48,6 @@ class _Group:
         self.messages: defaultdict[Partition, list[Message]] = defaultdict(list)
         self.calls: list[asyncio.Future[None]] = []
         self.size = 0
-
-    def settle(self, error: Exception | None = None) -> None:
-        for call in self.calls:
-            if call.cancelled():
-                continue
-            if error is None:
-                call.set_result(None)
-            else:
-                call.set_exception(error)
 
 
 class GroupCommit:
@@ -177,10 +169,10 @@ class GroupCommit:
             self._unsaved = {**positions, **self._unsaved}
             if self._unsaved:
                 self._save_positions_in(RETRY_DELAY)
-            group.settle(error)
+            settle(group.calls, error)
             return
         self._durable.update(positions)
-        group.settle()
+        settle(group.calls)
         for partition, messages in group.messages.items():
             first, partition.end = partition.end, partition.end + len(messages)
             self._appended(partition, first, messages, timestamp)

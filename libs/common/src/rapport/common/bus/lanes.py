@@ -1,4 +1,8 @@
-"""A group's reading in one process: a lane per partition, one batch at a time, lanes side by side.
+"""A group's reading in one process: a lane per partition, one batch at a time, and in turns.
+
+A batch costs as much as some records do, and all lanes share one core. So one is at work at a time
+and what comes for the others gathers: batches grow with the load. One that takes long, since it
+waits for something, gives its turn to the next, so a partition that stands still holds up no other.
 
 A lane has a task only while it has records to hand over; whoever appends to the partition wakes it.
 The handler's return moves the lane's position, and nothing else does, so what was cancelled or
@@ -6,9 +10,10 @@ raised is delivered again.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from contextvars import Context
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -17,6 +22,8 @@ from rapport.common.bus.port import Handler, Lag, Position
 from rapport.common.clock import Clock
 from rapport.common.errors import RapportError, TemporaryError
 from rapport.common.events.codec import Record
+
+TURN_SECONDS: Final = 0.1
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +71,8 @@ class Lane:
     async def _run(self) -> None:
         try:
             while self.behind and not self._reader.stopping:
-                await self._hand_over(await self._read())
+                async with self._reader.turns.one():
+                    await self._hand_over(await self._read())
         except Exception as failure:
             self._fail(failure)
         finally:
@@ -107,6 +115,32 @@ class Lane:
         )
 
 
+class Turns:
+    """Lets one after the other be at work, and who takes longer than `TURN_SECONDS` beside it."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Semaphore()
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Wait for a turn, and have it until the block ends or it has taken too long."""
+        await self._next.acquire()
+        is_over = False
+
+        def end() -> None:
+            nonlocal is_over
+            if not is_over:
+                is_over = True
+                self._next.release()
+
+        timer = asyncio.get_running_loop().call_later(TURN_SECONDS, end)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            end()
+
+
 class GroupReader:
     """The subscription of one group: its lanes, from `subscribe` until `stop`."""
 
@@ -125,6 +159,7 @@ class GroupReader:
         self.handler = handler
         self.max_batch = max_batch
         self.stopping = False
+        self.turns = Turns()
         self.lanes = {
             partition: Lane(self, partition, position) for partition, position in positions.items()
         }

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from rapport.common.bus.port import Bus
 from rapport.common.events.codec import Message
+from rapport.common.futures import settle
 
 
 class Publisher:
@@ -42,16 +43,6 @@ class Publisher:
         try:
             await self._bus.publish(messages)
         except Exception as error:
-            _settle(waiting, error)
+            settle(waiting, error)
         else:
-            _settle(waiting)
-
-
-def _settle(waiting: Sequence[asyncio.Future[None]], error: Exception | None = None) -> None:
-    for done in waiting:
-        if done.cancelled():
-            continue
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
+            settle(waiting)

@@ -100,6 +100,7 @@ async def send(notification: Notification, resources: Resources) -> None:
             notification.id,
             lambda current: current and record(current, outcome, attempt, now),
             cause=derived_id("outcome", notification.id, str(attempt)),
+            read=notification,
         )
     if isinstance(outcome, Refused) and outcome.disable and notification.stakeholder:
         await _forget(notification, resources)

@@ -1,0 +1,25 @@
+"""The heap of a process that runs for months: what is free goes back to the system.
+
+glibc keeps freed pages that lie between used ones, so that the process grows for a long time under
+an even load; see malloc_trim(3). Other libraries for memory have nothing to trim by this name.
+"""
+
+import asyncio
+import ctypes
+from typing import Final, NoReturn
+
+EVERY_SECONDS: Final = 60.0
+
+_trim: Final = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+def give_back() -> bool:
+    """Give free pages back, which takes some milliseconds; False where nothing can or need be."""
+    return _trim is not None and bool(_trim(0))
+
+
+async def keep_giving_back() -> NoReturn:
+    """Give back what is free, time and again, in a thread."""
+    while True:
+        await asyncio.sleep(EVERY_SECONDS)
+        await asyncio.to_thread(give_back)
