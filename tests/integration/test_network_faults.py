@@ -3,8 +3,9 @@
 The service at fault is behind proxies of its own; all others have their servers as always.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
@@ -16,13 +17,16 @@ from aiokafka.admin import AIOKafkaAdminClient
 from servers import Server
 
 from chaos.proxy import HOST, Proxy, listeners
+from rapport.common.bus.kafka import KafkaBus, apply
+from rapport.common.bus.kafka.reading import Timing
+from rapport.common.errors import TemporaryError
 from rapport.common.events.codec import Message
 from rapport.common.events.topics import DEAD_LETTERS, TOPICS
 from rapport.common.runtime import kafka_servers
 from rapport.common.settings import Settings
 from rapport.standalone.processes import Process, Processes
 
-from .clients import Json, Rapport
+from .clients import PATIENCE, Json, Rapport
 from .conftest import Installation
 from .test_processes import Customers, check
 
@@ -131,6 +135,26 @@ async def test_while_kafka_is_silent_intake_says_so_and_what_is_sent_again_count
     async with customers.complaining():
         await customers.more(20)
     await check(distributed, customers)
+
+
+async def test_who_publishes_into_silence_is_told_and_publishes_when_it_is_over(
+    kafka: Server, lines: Lines
+) -> None:
+    address = f"{HOST}:{lines.kafka.port}"
+    await apply(address, {}, TOPICS, {})
+    bus = KafkaBus(address, timing=Timing(publish=1.0))
+    await bus.start()
+    message = Message(DEAD_LETTERS.name, "a", b"{}", ())
+    lines.kafka.hang()
+    with pytest.raises(TemporaryError, match="did not confirm it in time"):
+        await bus.publish([message])
+    lines.kafka.open()
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with suppress(TemporaryError):
+                await bus.publish([message])
+                break
+        await bus.stop()
 
 
 async def test_while_the_store_is_silent_what_is_asked_is_answered_in_time(

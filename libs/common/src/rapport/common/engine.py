@@ -122,7 +122,7 @@ class _Turn:
 
     steps: dict[str, list[Step]] = field(default_factory=dict)
     read: dict[str, Aggregate] = field(default_factory=dict)
-    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    waiting: list[tuple[Step, asyncio.Future[None]]] = field(default_factory=list)
 
 
 class Engine:
@@ -239,18 +239,24 @@ class Engine:
         turn.steps[aggregate.id] = [step]
         turn.read[aggregate.id] = aggregate
         done = loop.create_future()
-        turn.waiting.append(done)
+        turn.waiting.append((step, done))
         await done
 
-    async def _apply_turn(self, kind: type[Aggregate], turn: "_Turn") -> None:
+    async def _apply_turn(self, kind: type[Aggregate], turn: _Turn) -> None:
+        """Apply a turn's commands; trouble is told to those only whose command it concerns."""
         if self._turns.get(kind) is turn:
             del self._turns[kind]
+        everyone = [done for _, done in turn.waiting]
         try:
             await self.apply(kind, turn.steps, read=turn.read)
         except Exception as error:
-            settle(turn.waiting, error)
+            settle(done for step, done in turn.waiting if step.result or step.failure)
+            settle(everyone, error)
         else:
-            settle(turn.waiting)
+            settle(everyone)
+        finally:
+            for done in everyone:
+                done.cancel()
 
     async def _load(self, kind: type[A], waiting: Mapping[str, Sequence[Step]]) -> dict[str, A]:
         """Load all at once or, where one is damaged, each by itself; the steps of that one fail."""

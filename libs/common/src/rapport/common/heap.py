@@ -19,7 +19,7 @@ def give_back() -> bool:
 
 
 async def keep_giving_back() -> NoReturn:
-    """Give back what is free, time and again, in a thread."""
+    """Give back what is free, time and again; whoever wants memory meanwhile may wait for it."""
     while True:
         await asyncio.sleep(EVERY_SECONDS)
         await asyncio.to_thread(give_back)

@@ -2,7 +2,8 @@
 
 A batch costs as much as some records do, and all lanes share one core. So one is at work at a time
 and what comes for the others gathers: batches grow with the load. One that takes long, since it
-waits for something, gives its turn to the next, so a partition that stands still holds up no other.
+waits for something or is large, gives its turn to the next: a partition that stands still holds up
+no other.
 
 A lane has a task only while it has records to hand over; whoever appends to the partition wakes it.
 The handler's return moves the lane's position, and nothing else does, so what was cancelled or

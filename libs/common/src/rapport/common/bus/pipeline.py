@@ -117,13 +117,12 @@ class Pipeline:
         steps, owners = await self._plan(work, dead, spans)
         for kind, by_id in steps.items():
             await self._engine.apply(kind, by_id)
-            self._begin_outside(by_id)
-        for by_id in steps.values():
             for step in chain.from_iterable(by_id.values()):
                 if step.failure is not None:
                     dead += self._give_up(owners[id(step)], step.failure)
                 elif spans is not None and step.leads_on:
                     spans.leads_on(owners[id(step)])
+            self._begin_outside(by_id)
         await self._insert_facts(work, dead)
         if dead:
             await self._bus.publish(dead)

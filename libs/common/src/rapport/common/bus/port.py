@@ -6,10 +6,10 @@ Promises, kept by every adapter and held to by `tests/contract/bus.py`:
   the same key keep their order, and so do calls that follow each other. A call that fails may have
   published some of them: publishing again is safe, since ids make the repeat harmless.
 - Delivery is at least once, in order within a partition; a key always maps to the same partition.
-- One group hands one partition's batch at a time to its handler and different partitions in
-  parallel. A handler that returns is done with its batch; only then is the offset committed, never
-  beyond an unfinished record. Retrying is the handler's own matter: one that raises stops its
-  partition, loudly.
+- One group hands one partition's batch at a time to its handler, and a partition whose handler
+  waits holds up no other. A handler that returns is done with its batch; only then is the offset
+  committed, never beyond an unfinished record. Retrying is the handler's own matter: one that
+  raises stops its partition, loudly.
 - `stop` (and a revoked partition) lets a running handler finish for up to `drain` seconds, then
   cancels it; what was not finished is delivered again.
 - A message has up to 1,000,000 bytes of key and value and 32 KiB of headers, which together fit

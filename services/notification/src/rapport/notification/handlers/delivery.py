@@ -95,7 +95,7 @@ async def send(notification: Notification, resources: Resources) -> None:
             call.error = outcome.reason.value
         now = resources.engine.clock.now()
         SENT.labels(channel, type(outcome).__name__.lower()).inc()
-        await resources.engine.change(
+        notification = await resources.engine.change(
             Notification,
             notification.id,
             lambda current: current and record(current, outcome, attempt, now),

@@ -1,7 +1,7 @@
 """The brokers, as all parts of this adapter reach them: in bounded time, and with our error words.
 
 Questions about offsets have a client of their own: on the connection of one that fetches, an answer
-waits until a fetch that finds nothing has waited for something, half a second each time.
+waits until a fetch that finds nothing has waited for something, a tenth of a second each time.
 """
 
 import asyncio

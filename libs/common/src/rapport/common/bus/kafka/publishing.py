@@ -29,6 +29,11 @@ from rapport.common.events.codec import Headers, Message, PackedHeaders
 from rapport.common.events.topics import Topic
 
 BATCH_BYTES: Final = 131_072
+REQUEST_SECONDS: Final = 0.5
+"""For how long what comes for a broker waits for the answer to the request before."""
+
+_NOBODY: Final = (None, -1)
+"""In place of a broker: the client does not know the topic yet, or nobody leads the partition."""
 
 log = structlog.get_logger(__name__)
 
@@ -123,7 +128,7 @@ class Publisher:
         self._seconds = seconds
         self._queues: dict[tuple[str, int], Queue] = {}
         self._ready: defaultdict[int | None, list[Queue]] = defaultdict(list)
-        self._under_way: set[int | None] = set()
+        self._under_way: dict[int | None, asyncio.TimerHandle] = {}
         self._sending: asyncio.Task[None] | None = None
         self._open: dict[Call, None] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -182,7 +187,7 @@ class Publisher:
         self._ready[queue.leader].append(queue)
 
     def _send_soon(self) -> None:
-        if self._sending is None and self._ready.keys() - self._under_way:
+        if self._sending is None and self._ready.keys() - self._under_way.keys():
             self._sending = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
@@ -191,28 +196,54 @@ class Publisher:
         It is a task, so that what else comes in this turn of the loop goes along.
         """
         with self._telling():
-            while leaders := self._ready.keys() - self._under_way:
+            while leaders := self._ready.keys() - self._under_way.keys():
                 for queue in self._ready.pop(leaders.pop()):
                     producer = self._producer or await self._open_producer()
                     if queue.leader is None:
-                        await producer.partitions_for(queue.place.topic)
+                        await self._learn(producer, queue.place.topic)
+                    if producer is self._producer:  # else all that waited has been told
                         queue.led_as(producer)
-                    self._send_batch(producer, queue)
+                        self._send_batch(producer, queue)
         self._sending = None
+        self._send_soon()
+
+    async def _learn(self, producer: AIOKafkaProducer, topic: str) -> None:
+        """Have a producer know a topic; one that is left meanwhile would wait for ever."""
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                await producer.partitions_for(topic)
+        except Exception:
+            if producer is self._producer:
+                raise
 
     def _send_batch(self, producer: AIOKafkaProducer, queue: Queue) -> None:
         batch = producer.create_batch()
         if not queue.busy and queue.fill(batch):
-            self._under_way.add(queue.leader)
+            self._note_under_way(queue.leader)
             queue.sent = _submit(producer, batch, queue.place)
             queue.sent.add_done_callback(partial(self._arrived, queue))
+
+    def _note_under_way(self, leader: int | None) -> None:
+        """Let what comes for a broker wait for an answer, but not for one that does not come."""
+        if leader not in _NOBODY and leader not in self._under_way:
+            later = asyncio.get_running_loop().call_later
+            self._under_way[leader] = later(REQUEST_SECONDS, self._let_go, leader)
+
+    def _free(self, leader: int | None) -> None:
+        timer = self._under_way.pop(leader, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _let_go(self, leader: int | None) -> None:
+        self._free(leader)
+        self._send_soon()
 
     def _arrived(self, queue: Queue, sent: asyncio.Future[Any]) -> None:
         """Send what waits, confirm a batch; one of a producer that was left is of no interest.
 
-        The first of a request's batches says that it was answered; what the client still tries
-        again of it does not hold up the others. The client looks for its next request right after
-        this, so that is seen to first, and before those who were waiting go on.
+        The first of a request's batches says that it was answered, whatever the client still tries
+        again of it. The client looks for its next request right after this, so that is seen to
+        first, and before those who were waiting go on.
         """
         failure = None if sent.cancelled() else sent.exception()
         if sent is not queue.sent or self._producer is None:
@@ -221,11 +252,11 @@ class Publisher:
             self._fail(TemporaryError(f"publishing failed: {type(failure).__name__}"))
             return
         calls = queue.clear()
-        self._under_way.discard(queue.leader)
+        self._free(queue.leader)
         with self._telling():
             if queue.waiting:
                 self._let_send(queue)
-            for leader in self._ready.keys() - self._under_way - {None}:
+            for leader in self._ready.keys() - self._under_way.keys() - {None}:
                 for each in self._ready.pop(leader):
                     self._send_batch(self._producer, each)
         self._send_soon()
@@ -253,9 +284,9 @@ class Publisher:
         if oldest.until > loop.time():
             self._timer = loop.call_at(oldest.until, self._look_for_late)
             return
-        self._fail(
-            TemporaryError(f"the brokers at {self._brokers.servers} did not confirm it in time")
-        )
+        error = TemporaryError(f"the brokers at {self._brokers.servers} did not confirm it in time")
+        oldest.fail(error)
+        self._fail(error)
 
     def _fail(self, error: RapportError) -> None:
         """Go on with another producer; all that waited for this one is told."""
@@ -263,7 +294,8 @@ class Publisher:
         for queue in self._queues.values():
             queue.fail(error)
         self._ready.clear()
-        self._under_way.clear()
+        for leader in list(self._under_way):
+            self._free(leader)
         producer, self._producer = self._producer, None
         if producer is not None:
             leaving = asyncio.create_task(_abandon(producer))
