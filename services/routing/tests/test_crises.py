@@ -201,12 +201,22 @@ async def test_a_promised_update_is_a_clock_too(routing: Harness) -> None:
     assert routing.published(ClockMet).data.breached is True
 
 
-async def test_a_promise_in_the_past_is_refused(routing: Harness) -> None:
+@pytest.mark.parametrize(
+    ("at", "reason"),
+    [
+        (MORNING.isoformat(), "is not in the future"),
+        ("6313-07-21T05:19:07.6+14:37", "is more than a year away"),
+    ],
+)
+async def test_a_promise_in_the_past_or_for_another_age_is_refused(
+    routing: Harness, at: str, reason: str
+) -> None:
     id = await declared(routing)
-    body = {"text": "…", "next_update_at": MORNING.isoformat()}
+    body = {"text": "…", "next_update_at": at}
     answer = await routing.call("POST", f"{CRISES}/{id}/updates", json=body)
     assert answer.status_code == 422
-    assert answer.json()["errors"][0]["pointer"] == "/next_update_at"
+    [error] = answer.json()["errors"]
+    assert (error["pointer"], error["reason"]) == ("/next_update_at", reason)
 
 
 async def test_a_stand_down_is_refused_while_somebody_would_be_left_behind(

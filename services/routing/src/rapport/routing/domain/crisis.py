@@ -36,6 +36,7 @@ from rapport.common.events.vocabulary import Severity
 from rapport.routing.domain.clocks import Clock
 
 SWEEP: Final = timedelta(minutes=5)
+LONGEST_PROMISE: Final = timedelta(days=366)
 ENTRIES_KEPT: Final = 200
 
 
@@ -324,8 +325,12 @@ class Crisis(Aggregate):
 
 
 def promised(next_update_at: datetime | None, at: datetime) -> datetime | None:
-    """Return when the next update was promised; raises Invalid for a promise in the past."""
-    if next_update_at is not None and next_update_at <= at:
-        problem = FieldProblem("/next_update_at", "is not in the future")
-        raise Invalid("the request does not fit", [problem])
-    return next_update_at
+    """Return when the next update was promised; raises Invalid for what is no promise.
+
+    That is the past, and what is more than a year away: a slip of the pen.
+    """
+    if next_update_at is None or at < next_update_at <= at + LONGEST_PROMISE:
+        return next_update_at
+    is_past = next_update_at <= at
+    reason = "is not in the future" if is_past else "is more than a year away"
+    raise Invalid("the request does not fit", [FieldProblem("/next_update_at", reason)])
