@@ -34,7 +34,7 @@ GRACE_SECONDS = 5
 SWITCH_SECONDS = 0.001
 """How long a busy event loop may keep the stores' and the bus's writer threads waiting."""
 
-COLLECT_AFTER = (10_000, 20, 20)
+COLLECT_AFTER = (50_000, 20, 20)
 """New objects between two looks of the garbage collector; looks of one generation per next."""
 
 
