@@ -8,6 +8,7 @@ apart by its sequence, commands by what the aggregate remembers, and decisions c
 
 import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -213,8 +214,8 @@ class Engine:
             decide,
             remembered=True,
         )
-        if read is None or tracing.is_on():
-            await self.apply(kind, {id: [step]}, read=None if read is None else {id: read})
+        if read is None:
+            await self.apply(kind, {id: [step]})
         else:
             await self._apply_with_others(kind, read, step)
         if step.failure is not None:
@@ -225,15 +226,14 @@ class Engine:
         return result
 
     async def _apply_with_others(self, kind: type[A], aggregate: A, step: Step) -> None:
-        """Apply a command together with those that come in the same turn of the event loop.
-
-        Not where traces are kept: each command's decision belongs to a span of its own.
-        """
+        """Apply a command together with those that come in the same turn of the event loop."""
+        if tracing.is_on():
+            tracing.goes_on_with(aggregate.traceparent)  # here, where its own request is known
         loop = asyncio.get_running_loop()
         turn = self._turns.get(kind)
         if turn is None or aggregate.id in turn.steps:
             turn = self._turns[kind] = _Turn()
-            task = loop.create_task(self._apply_turn(kind, turn))
+            task = loop.create_task(self._apply_turn(kind, turn), context=Context())
             self._applying.add(task)
             task.add_done_callback(self._applying.discard)
         turn.steps[aggregate.id] = [step]
