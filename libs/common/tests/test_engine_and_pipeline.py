@@ -266,6 +266,14 @@ class Counted:
         return await self._save(changes)
 
 
+async def two_tills(shop: Harness) -> tuple[Till, Till]:
+    await shop.given(ItemSold(till="t1", item="tea"), ItemSold(till="t2", item="tea"))
+    first, second = await till(shop, "t1"), await till(shop, "t2")
+    assert first is not None
+    assert second is not None
+    return first, second
+
+
 async def charged(shop: Harness, read: Till, price: int) -> Till:
     def charge(till: Till | None) -> Till:
         assert till is not None
@@ -278,10 +286,7 @@ async def charged(shop: Harness, read: Till, price: int) -> Till:
 async def test_commands_of_one_turn_on_what_was_read_already_are_saved_together(
     shop: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await shop.given(ItemSold(till="t1", item="tea"), ItemSold(till="t2", item="tea"))
-    first, second = await till(shop, "t1"), await till(shop, "t2")
-    assert first is not None
-    assert second is not None
+    first, second = await two_tills(shop)
     counted = Counted(shop, monkeypatch)
     after = await asyncio.gather(charged(shop, first, 2), charged(shop, second, 3))
     assert [item.total for item in after] == [3, 4]
@@ -289,10 +294,7 @@ async def test_commands_of_one_turn_on_what_was_read_already_are_saved_together(
 
 
 async def test_of_commands_that_go_together_each_hears_of_its_own(shop: Harness) -> None:
-    await shop.given(ItemSold(till="t1", item="tea"), ItemSold(till="t2", item="tea"))
-    first, second = await till(shop, "t1"), await till(shop, "t2")
-    assert first is not None
-    assert second is not None
+    first, second = await two_tills(shop)
     refused, after = await asyncio.gather(
         charged(shop, first, -1), charged(shop, second, 3), return_exceptions=True
     )
@@ -307,10 +309,7 @@ async def test_of_commands_that_go_together_each_hears_of_its_own(shop: Harness)
 async def test_trouble_is_told_to_all_whose_commands_went_together(
     shop: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await shop.given(ItemSold(till="t1", item="tea"), ItemSold(till="t2", item="tea"))
-    first, second = await till(shop, "t1"), await till(shop, "t2")
-    assert first is not None
-    assert second is not None
+    first, second = await two_tills(shop)
     Counted(shop, monkeypatch).trouble = TemporaryError("the store is away")
     told = await asyncio.gather(
         charged(shop, first, 2), charged(shop, second, 3), return_exceptions=True

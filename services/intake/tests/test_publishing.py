@@ -100,3 +100,13 @@ async def test_who_gives_up_waiting_leaves_the_others_alone(
     bus.answers[0].set_result(None)
     await second
     assert bus.calls == [["a", "b"]]
+
+
+async def test_after_a_pause_the_next_goes_at_once(bus: SlowBus, publisher: Publisher) -> None:
+    for number, key in enumerate("ab"):
+        published = publisher.publish([message(key)])
+        await turns()
+        bus.answers[number].set_result(None)
+        await published
+        await turns()
+    assert bus.calls == [["a"], ["b"]]

@@ -200,18 +200,18 @@ class Publisher:
                 for queue in self._ready.pop(leaders.pop()):
                     producer = self._producer or await self._open_producer()
                     if queue.leader is None:
-                        await self._learn(producer, queue.place.topic)
+                        await self._learn(producer, queue)
                     if producer is self._producer:  # else all that waited has been told
-                        queue.led_as(producer)
                         self._send_batch(producer, queue)
         self._sending = None
         self._send_soon()
 
-    async def _learn(self, producer: AIOKafkaProducer, topic: str) -> None:
+    async def _learn(self, producer: AIOKafkaProducer, queue: Queue) -> None:
         """Have a producer know a topic; one that is left meanwhile would wait for ever."""
         try:
             async with asyncio.timeout(ASK_SECONDS):
-                await producer.partitions_for(topic)
+                await producer.partitions_for(queue.place.topic)
+            queue.led_as(producer)
         except Exception:
             if producer is self._producer:
                 raise

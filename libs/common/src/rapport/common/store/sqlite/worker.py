@@ -23,6 +23,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 
 from rapport.common.errors import PermanentError, TemporaryError
+from rapport.common.futures import tell
 
 T = TypeVar("T")
 
@@ -89,7 +90,7 @@ class Worker:
                     result = job.work(connection)
                 except Exception as error:
                     failure = translated(error)
-                self._loop.call_soon_threadsafe(_tell, job.future, result, failure)
+                self._loop.call_soon_threadsafe(tell, job.future, result, failure)
 
 
 class Writer:
@@ -141,13 +142,13 @@ class Writer:
             told = translated(error)
             if len(jobs) == 1 or isinstance(told, TemporaryError):
                 for job in jobs:
-                    _tell(job.future, None, told)
+                    tell(job.future, None, told)
             else:
                 for job in jobs:
                     await self._write([job])
         else:
             for job, result in zip(jobs, results, strict=True):
-                _tell(job.future, result, None)
+                tell(job.future, result, None)
 
     async def _begin(self) -> None:
         """Begin; wait for another process that writes without holding up the loop."""
@@ -218,12 +219,3 @@ def _name(error: Exception) -> str:
 
 def _commit(connection: Connection) -> None:
     connection.execute("COMMIT")
-
-
-def _tell(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
