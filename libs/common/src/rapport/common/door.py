@@ -71,15 +71,15 @@ class Doorkeeper(WholeAnswers):
         if self._door is not None and self._door.is_shut and self._can_answer_now():
             self.cycle = _REFUSED
             self.transport.write(self._door.turn_away())
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self.begin_pause()
         else:
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Note that the request is whole."""
-        if self._door is not None and self._inside is None and self._is_under_way():
+        if self.cycle is _REFUSED:
+            self.begin_pause()
+        elif self._door is not None and self._inside is None and self._is_under_way():
             self._inside = self._door
             self._inside.inside += 1
         super().on_message_complete()

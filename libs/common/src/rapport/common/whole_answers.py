@@ -6,6 +6,9 @@ for the first of the body; a stream's head, which does not say, leaves at once.
 
 An answer that is there as a whole can skip ASGI's two messages, too: `answered_at_once` hands it to
 the server as it is, which offers that as an extension of ASGI.
+
+And the timer that ends a connection after a long pause is not set anew for each of its requests:
+it looks how long the pause has been when its time has come, and is set for what is left.
 """
 
 import asyncio
@@ -40,6 +43,33 @@ class WholeAnswers(HttpToolsProtocol):
         """Begin a connection."""
         self._joining = _Joining(transport)
         super().connection_made(cast("asyncio.Transport", self._joining))
+        self.begin_pause()
+        self._close_after(self.timeout_keep_alive)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Wait for no further request."""
+        self._pause_end.cancel()
+        super().connection_lost(error)
+
+    def begin_pause(self) -> None:
+        """Note that nothing is under way: the connection is closed if that goes on for long."""
+        self._paused_at: float | None = self.loop.time()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Note that something is under way."""
+        self._paused_at = None
+
+    def _close_after(self, seconds: float) -> None:
+        self._pause_end = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection on which nothing has been asked for long enough."""
+        now = self.loop.time()
+        left = (self._paused_at or now) + self.timeout_keep_alive - now
+        if left > 0:
+            self._close_after(left)
+        else:
+            super().timeout_keep_alive_handler()
 
     def on_headers_complete(self) -> None:
         """Offer to answer the request at once."""
@@ -79,9 +109,14 @@ class WholeAnswers(HttpToolsProtocol):
         return cast("bytes", _shared[1])
 
     def on_response_complete(self) -> None:
-        """Let a head go that nothing follows, as after HEAD."""
+        """Let a head go that nothing follows, as after HEAD, and go on to the next request."""
         self._joining.let_go()
-        super().on_response_complete()
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
+            self.begin_pause()
 
 
 class _Joining:
