@@ -12,8 +12,8 @@ it looks how long the pause has been when its time has come, and is set for what
 """
 
 import asyncio
-from functools import partial
 from typing import Any, Final, cast
+from weakref import ref
 
 from starlette.responses import Response
 from starlette.types import Scope
@@ -31,9 +31,41 @@ _shared: list[Any] = [None, b""]
 
 
 def answered_at_once(scope: Scope, response: Response) -> bool:
-    """Answer a request with a response that knows its length, if the server can do so just now."""
-    answer = scope.get("extensions", {}).get(_EXTENSION)
-    return answer is not None and answer(response)
+    """Answer a request with a response that knows its length, if the server can do so just now.
+
+    What is out of the ordinary is left to ASGI.
+    """
+    asked = scope.get("extensions", {}).get(_EXTENSION)
+    cycle: RequestResponseCycle | None = asked and asked()
+    if (
+        cycle is None
+        or cycle.response_started
+        or cycle.disconnected
+        or not cycle.keep_alive
+        or cycle.flow.write_paused
+        or response.background is not None
+        or cycle.scope["method"] == "HEAD"
+        or not hasattr(response, "body")
+    ):
+        return False
+    own = b"".join([b"%b: %b\r\n" % header for header in response.raw_headers])
+    if own.count(b"\n") != len(response.raw_headers):  # a value has a line break of its own
+        return False
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    shared = _written(cycle.default_headers)
+    whole = (STATUS_LINE[response.status_code], shared, own, b"\r\n", response.body)
+    cycle.transport.write(b"".join(whole))
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
+
+
+def _written(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the headers of all answers as lines; the server makes them anew each second."""
+    if headers is not _shared[0]:
+        _shared[:] = headers, b"".join([b"%b: %b\r\n" % header for header in headers])
+    return cast("bytes", _shared[1])
 
 
 class WholeAnswers(HttpToolsProtocol):
@@ -72,41 +104,15 @@ class WholeAnswers(HttpToolsProtocol):
             super().timeout_keep_alive_handler()
 
     def on_headers_complete(self) -> None:
-        """Offer to answer the request at once."""
+        """Offer to answer the request at once.
+
+        The offer is a weak reference: one to the request itself, which has the scope, would leave
+        each request to the garbage collector, for whose looks all who wait would wait.
+        """
         super().on_headers_complete()
         if self.cycle is not None:
             scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-            scope["extensions"] = {_EXTENSION: partial(self._answer, self.cycle)}
-
-    def _answer(self, cycle: RequestResponseCycle, response: Response) -> bool:
-        """Write a whole answer; what is out of the ordinary is left to ASGI."""
-        if (
-            cycle.response_started
-            or cycle.disconnected
-            or not cycle.keep_alive
-            or self.flow.write_paused
-            or response.background is not None
-            or cycle.scope["method"] == "HEAD"
-            or not hasattr(response, "body")
-        ):
-            return False
-        own = b"".join([b"%b: %b\r\n" % header for header in response.raw_headers])
-        if own.count(b"\n") != len(response.raw_headers):  # a value has a line break of its own
-            return False
-        cycle.response_started = cycle.response_complete = True
-        cycle.waiting_for_100_continue = False
-        shared = self._written(cycle.default_headers)
-        whole = (STATUS_LINE[response.status_code], shared, own, b"\r\n", response.body)
-        self._joining.write(b"".join(whole))
-        cycle.message_event.set()
-        cycle.on_response()
-        return True
-
-    def _written(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """Return the headers of all answers as lines; the server makes them anew each second."""
-        if headers is not _shared[0]:
-            _shared[:] = headers, b"".join([b"%b: %b\r\n" % header for header in headers])
-        return cast("bytes", _shared[1])
+            scope["extensions"] = {_EXTENSION: ref(self.cycle)}
 
     def on_response_complete(self) -> None:
         """Let a head go that nothing follows, as after HEAD, and go on to the next request."""
