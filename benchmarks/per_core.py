@@ -2,13 +2,14 @@
 
 The system is a process of its own, as `rapport up` has it. It takes complaints in, more than it can
 work off meanwhile, until each has its case and its owner has been told; what counts is the
-processor time that it used, of all its threads. The services' own functions (decisions, facts, and
-what they prepare for a batch) have their part of it, measured where they are called, and the rest
-is done again by bare loops: a bare route of Starlette takes the complaints in; each record is
-decoded once for each service that is concerned, each message that followed gets its id, is encoded
-and appended to a table, 500 at once; each version of an aggregate and each fact is written as the
-row that it is, in a table with the same indexes, 200 at once, and each version but the first is
-read before. No outboxes, no groups, no retries, nobody waits for anybody.
+processor time that it used, of all its threads. The services' own functions (what intake makes of a
+submission, decisions, facts, and what they prepare for a batch) have their part of it, measured
+where they are called, and the rest is done again by bare loops: a bare route of Starlette takes the
+complaints in; each record is decoded once for each service that is concerned, each message that
+followed gets its id, is encoded and appended to a table, 500 at once; each version of an aggregate
+and each fact is written as the row that it is, in a table with the same indexes, 200 at once, and
+each version but the first is read before. No outboxes, no groups, no retries, nobody waits for
+anybody.
 """
 
 import asyncio
@@ -48,6 +49,7 @@ from rapport.common.store.sqlite.store import CACHE_KIB
 from rapport.common.store.sqlite.table import Table
 from rapport.common.store.sqlite.worker import insert_many
 from rapport.common.telemetry import configure_logs
+from rapport.intake import domain as intake
 from rapport.standalone.system import SERVICES, System
 
 ROUNDS: Final = int(os.environ.get("ROUNDS", "7"))
@@ -77,13 +79,15 @@ class Own:
         match declared:
             case EventHandler() | DueHandler():
                 prepare = declared.prepare and self._prepared(declared.prepare)
-                return replace(declared, decide=self._counted(declared.decide), prepare=prepare)
+                return replace(declared, decide=self.counted(declared.decide), prepare=prepare)
             case FactHandler():
                 facts = declared.facts
-                return replace(declared, facts=self._counted(lambda event: list(facts(event))))
+                return replace(declared, facts=self.counted(lambda event: list(facts(event))))
         return declared
 
-    def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that does the same and is counted."""
+
         def counted(*arguments: Any) -> Any:
             began = thread_time()
             try:
@@ -104,7 +108,7 @@ class _Steps:
     """Something awaited, each step of which is counted; what others do meanwhile is not."""
 
     def __init__(self, own: Own, steps: Generator[Any, Any, Any]) -> None:
-        self._next = own._counted(steps.send)
+        self._next = own.counted(steps.send)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         waited = None
@@ -123,6 +127,7 @@ OWN: Final = Own()
 async def whole(folder: Path) -> AsyncIterator[tuple[int, str, Quiet]]:
     """The system; gives its port, a token, and what waits until nothing is on its way."""
     SERVICES.update({name: OWN.timed(service) for name, service in SERVICES.items()})
+    setattr(intake, "admit", OWN.counted(intake.admit))  # noqa: B010 (for mypy)
     async with installation(folder) as up:
         async with httpx2.AsyncClient(base_url=up.url) as http:
             await set_up(up, http)

@@ -425,14 +425,11 @@ async def test_stopping_finishes_what_was_asked_for(path: Path) -> None:
         commits.run(lambda connection: None)
 
 
-def test_many_rows_go_in_few_statements(path: Path) -> None:
-    executed: list[str] = []
+def test_rows_are_inserted_as_they_are_or_change_what_is_there(path: Path) -> None:
     with closing(connect(path)) as connection:
-        connection.set_trace_callback(executed.append)
-        insert_many(connection, "number", [(number, "x") for number in range(100)])
-        assert len(executed) == 3  # 64 + 32 + 4
-        insert_many(connection, "number", [])
-        assert connection.execute("SELECT count(*), sum(value) FROM number").fetchone() == (
-            100,
-            4_950,
-        )
+        insert_many(connection, "number (value, text)", [(n, "x") for n in range(100)])
+        insert_many(connection, "number (value, text)", [])
+        then = "ON CONFLICT (value) DO UPDATE SET text = excluded.text"
+        insert_many(connection, "number (value, text)", [(99, "y"), (100, "y")], then)
+        found = connection.execute("SELECT text, count(*), sum(value) FROM number GROUP BY text")
+        assert found.fetchall() == [("x", 99, 4_851), ("y", 2, 199)]

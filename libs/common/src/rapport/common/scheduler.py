@@ -33,7 +33,7 @@ BATCH: Final = 200
 POLL_SECONDS: Final = 1.0
 LAG_LIMIT_SECONDS: Final = 60.0
 HOLD_LIMIT: Final = timedelta(minutes=10)
-CONCURRENT_EFFECTS: Final = 32
+CONCURRENT_EFFECTS: Final = 64
 MOST_EFFECTS: Final = 256
 SLOW_SECONDS: Final = 2.0
 """Work outside that takes longer makes room for others, up to `MOST_EFFECTS` at once."""

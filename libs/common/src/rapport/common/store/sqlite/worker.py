@@ -15,8 +15,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import cache
-from itertools import chain
 from queue import SimpleQueue
 from sqlite3 import Connection
 from time import monotonic
@@ -27,7 +25,6 @@ from rapport.common.futures import tell
 
 T = TypeVar("T")
 
-ROWS_PER_STATEMENT: Final = 64
 GROUP: Final = 256
 BUSY_SECONDS: Final = 5.0
 BUSY_PAUSE: Final = 0.01
@@ -183,21 +180,10 @@ def translated(error: Exception) -> Exception:
 def insert_many(
     connection: Connection, into: str, rows: Sequence[Sequence[Any]], then: str = ""
 ) -> None:
-    """Insert `rows` in few statements: `into` has the table and columns, `then` what follows."""
-    start, size = 0, ROWS_PER_STATEMENT
-    while start < len(rows):
-        while size > len(rows) - start:
-            size //= 2
-        some = rows[start : start + size]
-        statement = f"INSERT INTO {into} VALUES {_places(len(some[0]), size)} {then}"
-        connection.execute(statement, list(chain.from_iterable(some)))
-        start += size
-
-
-@cache
-def _places(width: int, rows: int) -> str:
-    one = f"({','.join('?' * width)})"
-    return ",".join([one] * rows)
+    """Insert `rows`: `into` has the table and its columns, `then` what follows the values."""
+    if rows:
+        places = ",".join("?" * len(rows[0]))
+        connection.executemany(f"INSERT INTO {into} VALUES ({places}) {then}", rows)
 
 
 @contextmanager
