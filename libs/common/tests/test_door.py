@@ -208,7 +208,7 @@ async def test_who_asks_first_or_goes_afterwards_is_left_to_the_application(
 async def test_who_asks_for_nothing_is_left_and_who_waits_for_an_answer_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(serving, "KEEP_ALIVE_SECONDS", 0.1)
+    monkeypatch.setattr(serving, "KEEP_ALIVE_SECONDS", 0.3)
     async with opened() as shop, coming(shop, 4) as (first, second, third, fourth):
         first.send(buy())
         second.send(buy())

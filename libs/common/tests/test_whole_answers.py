@@ -1,6 +1,7 @@
 """An answer's head leaves with its body; where there is none yet, it does not wait for one."""
 
 import asyncio
+import gc
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from rapport.common.serving import listening
 from rapport.common.whole_answers import WholeAnswers, answered_at_once
@@ -195,6 +197,23 @@ async def test_answers_at_once_keep_the_order_of_their_requests() -> None:
         (b"", b"words"),
     ]
     assert told == [True, True, False]  # the last connection is to be closed, which is uvicorn's
+
+
+async def test_no_request_is_left_to_the_garbage_collector() -> None:
+    def requests() -> int:
+        return sum(type(item) is RequestResponseCycle for item in gc.get_objects())
+
+    gc.collect()
+    before = requests()
+    gc.disable()
+    try:
+        async with answering([]) as (reader, writer):
+            for _ in range(10):
+                writer.write(b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n")
+                await reader.readuntil(b"words")
+            assert requests() <= before + 1  # the connection has its last one
+    finally:
+        gc.enable()
 
 
 async def test_a_value_with_a_line_break_forges_no_header() -> None:
