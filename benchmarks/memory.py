@@ -26,7 +26,7 @@ from rapport.common.serving import run_on_loop
 from rapport.common.telemetry import configure_logs
 
 MINUTES: Final = float(os.environ.get("MINUTES", "30"))
-PER_SECOND: Final = float(os.environ.get("PER_SECOND", "40"))
+PER_SECOND: Final = float(os.environ.get("PER_SECOND", "60"))
 SETTLED: Final = MINUTES / 6
 """Minutes after which what is to be there is there: five of thirty."""
 
