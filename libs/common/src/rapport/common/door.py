@@ -70,7 +70,7 @@ class Doorkeeper(WholeAnswers):
         self._door = self._door_of(self.parser.get_method(), self.url)
         if self._door is not None and self._door.is_shut and self._can_answer_now():
             self.cycle = _REFUSED
-            self.transport.write(self._door.turn_away())
+            self.write_now(self._door.turn_away())
             self.begin_pause()
         else:
             super().on_headers_complete()
@@ -79,7 +79,8 @@ class Doorkeeper(WholeAnswers):
         """Note that the request is whole."""
         if self.cycle is _REFUSED:
             self.begin_pause()
-        elif self._door is not None and self._inside is None and self._is_under_way():
+            return
+        if self._door is not None and self._inside is None and self._is_under_way():
             self._inside = self._door
             self._inside.inside += 1
         super().on_message_complete()

@@ -74,6 +74,7 @@ class WholeAnswers(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
         self._joining = _Joining(transport)
+        self.write_now = transport.write
         super().connection_made(cast("asyncio.Transport", self._joining))
         self.begin_pause()
         self._close_after(self.timeout_keep_alive)
