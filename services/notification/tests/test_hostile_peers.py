@@ -34,6 +34,7 @@ from rapport.common.events.notifications import (
 from rapport.common.events.topics import NOTIFICATIONS
 from rapport.common.events.vocabulary import Language
 from rapport.common.runtime import Running
+from rapport.common.scheduler import CONCURRENT_EFFECTS
 from rapport.common.store.port import Change
 from rapport.common.store.sqlite import SqliteStore
 from rapport.common.testing import Harness, harness
@@ -564,8 +565,8 @@ async def test_one_receiver_that_hangs_holds_up_nobody_and_gets_each_message_onc
         ) as notification:
             await notification.webhook("bad", bad.url)
             await notification.webhook("good", good.url)
-            await notification.ask(40, "webhook", "bad", bad.url)
-            await eventually(lambda: len(bad.requests) >= 32, "nothing is sent")
+            await notification.ask(CONCURRENT_EFFECTS + 8, "webhook", "bad", bad.url)
+            await eventually(lambda: len(bad.requests) >= CONCURRENT_EFFECTS, "nothing is sent")
             await notification.ask(5, "webhook", "good", good.url)
             await notification.ask(5, "email", "ana", "ana@home.example")
             await notification.delivered(5, "good")
@@ -573,10 +574,10 @@ async def test_one_receiver_that_hangs_holds_up_nobody_and_gets_each_message_onc
 
             waiting = await notification.all_of("bad")
             assert {item.state for item in waiting} == {"leased", "queued"}
-            assert Counter(item.attempts for item in waiting) == {1: 32, 0: 8}
+            assert Counter(item.attempts for item in waiting) == {1: CONCURRENT_EFFECTS, 0: 8}
 
             bad.hold.set()
-            await notification.delivered(40, "bad")
+            await notification.delivered(CONCURRENT_EFFECTS + 8, "bad")
             ids = Counter(request.headers["webhook-id"] for request in bad.requests)
             assert ids == dict.fromkeys((item.id for item in waiting), 1)
             assert {item.attempts for item in await notification.all_of("bad")} == {1}
