@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, Request, Response
 
-from rapport.common import serving
 from rapport.common.direct import Application, DirectRoute
 from rapport.common.http import Front, create_app, operations
 from rapport.common.serving import listening
@@ -54,10 +53,6 @@ class Customer:
 
     async def status(self) -> int:
         return (await self.answer())[0]
-
-    async def is_left(self) -> None:
-        """Wait until the shop closes the connection."""
-        assert await self._reader.read() == b""
 
     async def leave(self) -> None:
         self._writer.close()
@@ -105,20 +100,14 @@ async def shop() -> AsyncIterator[Shop]:
         yield running
 
 
-@asynccontextmanager
-async def coming(shop: Shop, many: int) -> AsyncIterator[list[Customer]]:
+@pytest.fixture
+async def customers(shop: Shop) -> AsyncIterator[list[Customer]]:
     async with AsyncExitStack() as stack:
         found = []
-        for _ in range(many):
+        for _ in range(4):
             connected = await asyncio.open_connection("127.0.0.1", shop.port)
             found.append(Customer(*connected))
             stack.push_async_callback(found[-1].leave)
-        yield found
-
-
-@pytest.fixture
-async def customers(shop: Shop) -> AsyncIterator[list[Customer]]:
-    async with coming(shop, 4) as found:
         yield found
 
 
@@ -203,27 +192,3 @@ async def test_who_asks_first_or_goes_afterwards_is_left_to_the_application(
     shop.served.set()
     assert await third.status() == 200  # this shop, unlike intake, lets everybody in
     assert (await fourth._reader.readline()).startswith(b"HTTP/1.1 100")
-
-
-async def test_who_asks_for_nothing_is_left_and_who_waits_for_an_answer_is_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(serving, "KEEP_ALIVE_SECONDS", 0.3)
-    async with opened() as shop, coming(shop, 4) as (first, second, third, fourth):
-        first.send(buy())
-        second.send(buy())
-        await shop.until(inside=2)
-        third.send(buy(b"{", length=2))
-        assert await third.status() == 503
-        third.send(b"}")
-        await third.is_left()
-        await fourth.is_left()  # it never asked for anything
-        async with coming(shop, 1) as (fifth,):
-            fifth.send(LOOK)
-            assert await fifth.status() == 200
-            await fifth.is_left()
-        shop.served.set()  # by now the first two have waited for longer than a pause may take
-        assert [await first.status(), await second.status()] == [200, 200]
-        first.send(LOOK)
-        assert await first.status() == 200
-        await first.is_left()

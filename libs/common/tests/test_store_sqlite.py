@@ -18,7 +18,7 @@ from rapport.common.store import Range, Where
 from rapport.common.store.sqlite import SqliteStore, queries
 from rapport.common.store.sqlite.queries import Query
 from rapport.common.store.sqlite.table import Table
-from rapport.common.store.sqlite.worker import Worker, Writer, insert_many
+from rapport.common.store.sqlite.worker import Worker, Writer, insert_many, transaction
 
 from .contract.store import (
     NEW_YEAR,
@@ -427,9 +427,10 @@ async def test_stopping_finishes_what_was_asked_for(path: Path) -> None:
 
 def test_rows_are_inserted_as_they_are_or_change_what_is_there(path: Path) -> None:
     with closing(connect(path)) as connection:
-        insert_many(connection, "number (value, text)", [(n, "x") for n in range(100)])
-        insert_many(connection, "number (value, text)", [])
         then = "ON CONFLICT (value) DO UPDATE SET text = excluded.text"
-        insert_many(connection, "number (value, text)", [(99, "y"), (100, "y")], then)
+        with transaction(connection):
+            insert_many(connection, "number (value, text)", [(n, "x") for n in range(100)])
+            insert_many(connection, "number (value, text)", [])
+            insert_many(connection, "number (value, text)", [(99, "y"), (100, "y")], then)
         found = connection.execute("SELECT text, count(*), sum(value) FROM number GROUP BY text")
         assert found.fetchall() == [("x", 99, 4_851), ("y", 2, 199)]

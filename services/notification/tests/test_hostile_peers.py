@@ -10,7 +10,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
@@ -20,6 +20,7 @@ from typing import Final
 import pytest
 from joserfc.jwk import KeySet
 
+from rapport.common import scheduler
 from rapport.common.auth import Verifier
 from rapport.common.bus.embedded import EmbeddedBus
 from rapport.common.clock import SystemClock
@@ -34,7 +35,6 @@ from rapport.common.events.notifications import (
 from rapport.common.events.topics import NOTIFICATIONS
 from rapport.common.events.vocabulary import Language
 from rapport.common.runtime import Running
-from rapport.common.scheduler import CONCURRENT_EFFECTS
 from rapport.common.store.port import Change
 from rapport.common.store.sqlite import SqliteStore
 from rapport.common.testing import Harness, harness
@@ -50,7 +50,12 @@ from rapport.notification.channels import (
 )
 from rapport.notification.channels import webhook as webhooks
 from rapport.notification.channels.addresses import AddressPolicy
-from rapport.notification.channels.destinations import LONGEST_SECONDS, SHARE, Destinations
+from rapport.notification.channels.destinations import (
+    IN_LINE,
+    LONGEST_SECONDS,
+    SHARE,
+    Destinations,
+)
 from rapport.notification.channels.email import EmailChannel, EmailConfig
 from rapport.notification.channels.webhook import WebhookChannel, WebhookConfig, new_secret
 from rapport.notification.domain.notifications import Notification
@@ -64,6 +69,7 @@ NOON: Final = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SECRET: Final = new_secret()
 DEALER: Final = "/notification/v1/stakeholders/dealer"
 PATIENCE_SECONDS: Final = 60.0
+AT_ONCE: Final = 16
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -554,6 +560,7 @@ async def test_one_receiver_that_hangs_holds_up_nobody_and_gets_each_message_onc
 ) -> None:
     patient = partial(WebhookChannel, config=WebhookConfig(timeout=PATIENCE_SECONDS))
     monkeypatch.setattr(service, "WebhookChannel", patient)
+    monkeypatch.setattr(scheduler, "CONCURRENT_EFFECTS", AT_ONCE)
     async with receiver() as bad, receiver() as good, smtp_sink() as sink:
         bad.hold = asyncio.Event()
         async with at_work(
@@ -565,8 +572,8 @@ async def test_one_receiver_that_hangs_holds_up_nobody_and_gets_each_message_onc
         ) as notification:
             await notification.webhook("bad", bad.url)
             await notification.webhook("good", good.url)
-            await notification.ask(CONCURRENT_EFFECTS + 8, "webhook", "bad", bad.url)
-            await eventually(lambda: len(bad.requests) >= CONCURRENT_EFFECTS, "nothing is sent")
+            await notification.ask(AT_ONCE + 8, "webhook", "bad", bad.url)
+            await eventually(lambda: len(bad.requests) >= AT_ONCE, "nothing is sent")
             await notification.ask(5, "webhook", "good", good.url)
             await notification.ask(5, "email", "ana", "ana@home.example")
             await notification.delivered(5, "good")
@@ -574,10 +581,10 @@ async def test_one_receiver_that_hangs_holds_up_nobody_and_gets_each_message_onc
 
             waiting = await notification.all_of("bad")
             assert {item.state for item in waiting} == {"leased", "queued"}
-            assert Counter(item.attempts for item in waiting) == {1: CONCURRENT_EFFECTS, 0: 8}
+            assert Counter(item.attempts for item in waiting) == {1: AT_ONCE, 0: 8}
 
             bad.hold.set()
-            await notification.delivered(CONCURRENT_EFFECTS + 8, "bad")
+            await notification.delivered(AT_ONCE + 8, "bad")
             ids = Counter(request.headers["webhook-id"] for request in bad.requests)
             assert ids == dict.fromkeys((item.id for item in waiting), 1)
             assert {item.attempts for item in await notification.all_of("bad")} == {1}
@@ -601,6 +608,49 @@ def test_a_slow_destination_is_given_a_few_at_a_time_and_the_rest_in_turn(
     with destinations.sending("slow"):
         now += 0.1
     assert destinations.put_off(wanted) == {}
+
+
+def test_a_line_before_a_mail_server_is_not_taken_for_slowness(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(f"{Destinations.__module__}.monotonic", lambda: now)
+    destinations = Destinations({"email": 4})
+    line = [destinations.sending("email") for _ in range(4 * IN_LINE)]
+    assert destinations.busy == frozenset()
+    for message in line:
+        message.__enter__()
+    assert destinations.busy == {"email"}
+    more = [(str(number), "email") for number in range(100)]
+    for done in range(0, len(line), 4):  # 4 at a time, 0.4 s each: the last waits for 3.2 s
+        now += 0.4
+        for message in line[done : done + 4]:
+            message.__exit__(None, None, None)
+        waits = destinations.put_off([*more, ("other", "webhook.example")])
+        assert len(waits) == max(0, len(more) - done - 4)
+        assert list(waits.values()) == sorted(waits.values())
+        assert max(waits.values(), default=0) <= LONGEST_SECONDS
+    assert destinations.busy == frozenset()
+    assert destinations.put_off(more[: 4 * IN_LINE]) == {}
+
+
+def test_turns_before_a_mail_server_come_as_it_takes_messages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(f"{Destinations.__module__}.monotonic", lambda: now)
+    destinations = Destinations({"email": 4})
+    with destinations.sending("email"):
+        now += 0.4
+    with ExitStack() as line:
+        for _ in range(4 * IN_LINE):
+            line.enter_context(destinations.sending("email"))
+        first = destinations.put_off([("1", "email"), ("2", "email")])
+        then = destinations.put_off([("3", "email")])
+        assert {**first, **then} == pytest.approx({"1": 3.3, "2": 3.4, "3": 3.5})
+        now += 2.5  # the first of the line was to be done after two
+        assert destinations.busy == {"email"}
+        assert destinations.put_off([("4", "email")]) == pytest.approx({"4": 2.625})
 
 
 # Clocks of others

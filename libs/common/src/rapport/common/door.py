@@ -71,16 +71,12 @@ class Doorkeeper(WholeAnswers):
         if self._door is not None and self._door.is_shut and self._can_answer_now():
             self.cycle = _REFUSED
             self.write_now(self._door.turn_away())
-            self.begin_pause()
         else:
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Note that the request is whole."""
-        if self.cycle is _REFUSED:
-            self.begin_pause()
-            return
-        if self._door is not None and self._inside is None and self._is_under_way():
+        if self._door is not None and self._inside is None and self.is_under_way:
             self._inside = self._door
             self._inside.inside += 1
         super().on_message_complete()
@@ -103,15 +99,12 @@ class Doorkeeper(WholeAnswers):
         whether to send its body or will not send anything else.
         """
         return (
-            not self._is_under_way()
+            not self.is_under_way
             and not self.flow.write_paused
             and not self.expect_100_continue
             and self.parser.should_keep_alive()
             and not self.parser.should_upgrade()
         )
-
-    def _is_under_way(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
 
     def _leave(self) -> None:
         if self._inside is not None:

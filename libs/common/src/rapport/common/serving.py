@@ -55,6 +55,7 @@ async def listening(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
         app,
         host=host,
         port=port,
+        ws="none",
         http=Doorkeeper if isinstance(app, Front) else WholeAnswers,
         log_config=None,
         access_log=False,

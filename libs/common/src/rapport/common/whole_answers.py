@@ -76,31 +76,31 @@ class WholeAnswers(HttpToolsProtocol):
         self._joining = _Joining(transport)
         self.write_now = transport.write
         super().connection_made(cast("asyncio.Transport", self._joining))
-        self.begin_pause()
-        self._close_after(self.timeout_keep_alive)
+        self._unset_keepalive_if_required()
+        self._look_after(self.timeout_keep_alive)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Wait for no further request."""
-        self._pause_end.cancel()
+        self._look.cancel()
         super().connection_lost(error)
 
-    def begin_pause(self) -> None:
-        """Note that nothing is under way: the connection is closed if that goes on for long."""
-        self._paused_at: float | None = self.loop.time()
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a request is read or waits for its answer."""
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _unset_keepalive_if_required(self) -> None:
-        """Note that something is under way."""
-        self._paused_at = None
+        """Note that something has come or left: a pause begins anew."""
+        self._quiet_since = self.loop.time()
 
-    def _close_after(self, seconds: float) -> None:
-        self._pause_end = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+    def _look_after(self, seconds: float) -> None:
+        self._look = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close a connection on which nothing has been asked for long enough."""
-        now = self.loop.time()
-        left = (self._paused_at or now) + self.timeout_keep_alive - now
-        if left > 0:
-            self._close_after(left)
+        """Close a connection on which nothing is under way and nothing came for long enough."""
+        quiet = 0.0 if self.is_under_way else self.loop.time() - self._quiet_since
+        if quiet < self.timeout_keep_alive:
+            self._look_after(self.timeout_keep_alive - quiet)
         else:
             super().timeout_keep_alive_handler()
 
@@ -123,7 +123,7 @@ class WholeAnswers(HttpToolsProtocol):
         else:
             self.server_state.total_requests += 1
             self.flow.resume_reading()
-            self.begin_pause()
+            self._unset_keepalive_if_required()
 
 
 class _Joining:

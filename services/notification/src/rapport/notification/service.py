@@ -61,7 +61,7 @@ def resources(host: Host) -> Resources:
         channels=Channels(
             EmailChannel(email), WebhookChannel(policy), StreamChannel(), ElsewhereChannel()
         ),
-        destinations=Destinations(),
+        destinations=Destinations({EmailChannel.name: email.connections}),
         renderer=_renderer(settings.template_dir),
         limits=load_policy("notification", "limits", Limits, settings.policy_dir),
         person_key=settings.person_key.get_secret_value().encode(),

@@ -122,9 +122,9 @@ class Store(Protocol):
     async def save_many(self, changes: Sequence[Change]) -> list[bool]:
         """Save each change; True where it was saved, False where another writer was first.
 
-        On True the aggregate's `version` is the stored one. Raises PermanentError, with nothing
-        written, where one of them can never be stored (lone surrogates, a naive time, a number
-        over 64 bits): saved one by one, the others go through.
+        No two are of the same aggregate. On True the aggregate's `version` is the stored one.
+        Raises PermanentError, with nothing written, where one of them can never be stored (lone
+        surrogates, a naive time, a number over 64 bits): saved one by one, the others go through.
         """
 
     async def insert_facts(self, facts: Sequence[Fact]) -> set[str]:

@@ -1,23 +1,30 @@
 """Destinations: who is slow to answer gets a small share of our attention, so nobody waits for it.
 
 A destination is a mail server or a webhook's host. While it answers quickly as many messages as
-there are go to it at once. One that takes long is given four at a time; what else is for it is put
-off, and its attempts are not used up by that. The first quick answer ends it. What is known here is
+there are go to it at once or, where it has only so many connections, as many as wait in line for
+them. One that takes long is given four at a time. What else is for it is put off until its turn,
+and its attempts are not used up by that. The first quick answer ends it. What is known here is
 known to this process alone, and forgotten with it.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from math import inf
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
 import httpx2
 
 SLOW_SECONDS: Final = 2.0
 SHARE: Final = 4
+IN_LINE: Final = 8
+"""Messages for each connection of a destination, the one that it is taking included."""
+
 SHORTEST_SECONDS: Final = 2.0
 LONGEST_SECONDS: Final = 60.0
+SUPPOSED_SECONDS: Final = 0.1
+"""How long a message takes at a destination that has not answered yet."""
 
 
 def destination_of(channel: str, address: str) -> str:
@@ -30,13 +37,26 @@ def destination_of(channel: str, address: str) -> str:
         return channel
 
 
-class Destinations:
-    """How long each destination takes at the moment, and whose turn it is."""
+class _Sending(NamedTuple):
+    """A message on its way: since when, and from when on that is long, waiting in line included."""
 
-    def __init__(self) -> None:
-        self._began: defaultdict[str, list[float]] = defaultdict(list)
+    began: float
+    is_long_at: float
+
+
+class Destinations:
+    """How long each destination takes at the moment, and whose turn it is.
+
+    `connections` tells how many messages a destination takes side by side; without bound where it
+    is not named.
+    """
+
+    def __init__(self, connections: Mapping[str, int] | None = None) -> None:
+        self._connections: Mapping[str, float] = connections or {}
+        self._under_way: defaultdict[str, list[_Sending]] = defaultdict(list)
         self._slow: set[str] = set()
-        self._put_off: Counter[str] = Counter()
+        self._took: dict[str, float] = {}
+        self._booked: dict[str, float] = {}
 
     def put_off(self, wanted: Iterable[tuple[str, str]]) -> dict[str, float]:
         """Return which of these messages have to wait, and for how many seconds.
@@ -46,44 +66,65 @@ class Destinations:
         waits: dict[str, float] = {}
         admitted: Counter[str] = Counter()
         for id, destination in wanted:
-            under_way = len(self._began.get(destination, ())) + admitted[destination]
-            if under_way >= SHARE and self._is_slow(destination):
-                waits[id] = self._wait(destination)
-            else:
+            if self._has_room(destination, admitted[destination]):
                 admitted[destination] += 1
+            else:
+                waits[id] = self._wait(destination)
         return waits
 
     @property
-    def slow(self) -> frozenset[str]:
-        """Those that take long at the moment."""
-        return frozenset(name for name in (*self._slow, *self._began) if self._is_slow(name))
+    def busy(self) -> frozenset[str]:
+        """Those that take long at the moment, or have a line before them."""
+        named = (*self._slow, *self._under_way)
+        return frozenset(
+            name for name in named if self._is_slow(name) or not self._has_room(name, 0)
+        )
 
     @contextmanager
     def sending(self, destination: str) -> Iterator[None]:
         """Note that a message is on its way while the block runs."""
-        began = monotonic()
-        self._began[destination].append(began)
+        began, line = monotonic(), self._under_way[destination]
+        turns = 1 + len(line) // self._connections.get(destination, inf)
+        this = _Sending(began, began + SLOW_SECONDS * turns)
+        line.append(this)
         try:
             yield
         finally:
-            self._began[destination].remove(began)
-            if not self._began[destination]:
-                del self._began[destination]
-            if monotonic() - began > SLOW_SECONDS:
-                self._slow.add(destination)
-            else:
-                self._slow.discard(destination)
-                del self._put_off[destination]
+            line.remove(this)
+            if not line:
+                del self._under_way[destination]
+            self._note(destination, this, turns)
+
+    def _note(self, destination: str, sent: _Sending, turns: float) -> None:
+        now = monotonic()
+        if now > sent.is_long_at:
+            self._slow.add(destination)
+            return
+        self._took[destination] = (now - sent.began) / turns
+        if destination in self._slow:
+            self._slow.remove(destination)
+            self._booked.pop(destination, None)
+
+    def _has_room(self, destination: str, admitted: int) -> bool:
+        room = self._connections.get(destination, inf) * IN_LINE
+        if self._is_slow(destination):
+            room = SHARE
+        return len(self._under_way.get(destination, ())) + admitted < room
 
     def _is_slow(self, destination: str) -> bool:
-        return destination in self._slow or self._longest(destination) > SLOW_SECONDS
-
-    def _longest(self, destination: str) -> float:
-        """Return for how many seconds the message is on its way that has been longest."""
-        return monotonic() - min(self._began.get(destination, ()), default=monotonic())
+        now = monotonic()
+        line = self._under_way.get(destination, ())
+        return destination in self._slow or any(now > each.is_long_at for each in line)
 
     def _wait(self, destination: str) -> float:
-        """Return the time until its turn, by how long those take that have theirs."""
-        self._put_off[destination] += 1
-        each = max(SLOW_SECONDS, self._longest(destination)) / SHARE
-        return min(LONGEST_SECONDS, SHORTEST_SECONDS + each * self._put_off[destination])
+        """Return the time until its turn, which comes after all that were put off before."""
+        now, line = monotonic(), self._under_way.get(destination, ())
+        if self._is_slow(destination):
+            longest = now - min((each.began for each in line), default=now)
+            takes, first = max(SLOW_SECONDS, longest) / SHARE, SHORTEST_SECONDS
+        else:
+            takes = self._took.get(destination, SUPPOSED_SECONDS) / self._connections[destination]
+            first = takes * len(line)
+        turn = max(now + first, self._booked.get(destination, now)) + takes
+        self._booked[destination] = min(turn, now + LONGEST_SECONDS)
+        return self._booked[destination] - now

@@ -32,11 +32,11 @@ from rapport.notification.resources import Resources
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The time, the messages that there is room to send at once, and who is slow to take any."""
+    """The time, the messages that there is room to send at once, and who is too busy."""
 
     now: datetime
     room_for: frozenset[str]
-    slow: frozenset[str]
+    busy: frozenset[str]
 
     @classmethod
     def now_for(cls, ids: Sequence[str], notification: Resources) -> "Opening":
@@ -45,19 +45,19 @@ class Opening:
         return cls(
             notification.engine.clock.now(),
             frozenset(ids[:room]),
-            notification.destinations.slow,
+            notification.destinations.busy,
         )
 
     def take(self, notification: Notification) -> None:
         """Let a message that is due go out with the save that queues it, where there is room.
 
-        One for a slow receiver, and what there is no room for, waits for the scan.
+        One for a busy receiver, and what there is no room for, waits for the scan.
         """
         notification.hurry(self.now)
         destination = destination_of(notification.channel, notification.address)
         if (
             notification.id in self.room_for
-            and destination not in self.slow
+            and destination not in self.busy
             and any(item.at <= self.now for item in notification.due())
         ):
             notification.lease(self.now)
@@ -139,7 +139,7 @@ def wants_none(preference: Preference | None, purpose: CommunicationPurpose) -> 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """When attempts begin, and for how many seconds which messages wait for a slow receiver."""
+    """When attempts begin, and for how many seconds which messages wait for a busy receiver."""
 
     now: datetime
     put_off: Mapping[str, float] = field(default_factory=dict)
@@ -155,7 +155,7 @@ async def turn(ready: Sequence[Notification], notification: Resources) -> Turn:
 def attempt(notification: Notification, item: Due, turn: Turn) -> Notification:
     """Lease a message whose time has come, or whose lease ran out, to send it.
 
-    One whose last attempt never ended is given up; one for a slow receiver waits for its turn.
+    One whose last attempt never ended is given up; one for a busy receiver waits for its turn.
     """
     if next_attempt(notification.attempts) is None:
         notification.fail(Reason.TIMEOUT.value, turn.now)

@@ -180,7 +180,7 @@ def translated(error: Exception) -> Exception:
 def insert_many(
     connection: Connection, into: str, rows: Sequence[Sequence[Any]], then: str = ""
 ) -> None:
-    """Insert `rows`: `into` has the table and its columns, `then` what follows the values."""
+    """Insert `rows`, in a transaction: `into` has table and columns, `then` follows the values."""
     if rows:
         places = ",".join("?" * len(rows[0]))
         connection.executemany(f"INSERT INTO {into} VALUES ({places}) {then}", rows)
