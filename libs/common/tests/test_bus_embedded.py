@@ -320,6 +320,31 @@ async def test_who_comes_back_gets_what_nobody_kept_in_memory(bus: EmbeddedBus) 
     assert texts(await reader.until(30)) == [f"a-{number}" for number in range(30)]
 
 
+async def test_what_is_in_the_file_before_the_bus_knows_of_it_is_read_when_it_does(
+    bus: EmbeddedBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process was killed after it had published; the next reads that from the file, and more."""
+    await bus.publish(numbered(LETTERS.name, "a", 1))
+    durable, go_on = threading.Event(), threading.Event()
+    commit = bus._log.commit
+
+    def held() -> None:
+        commit()
+        durable.set()
+        go_on.wait()
+
+    monkeypatch.setattr(bus._log, "commit", held)
+    publishing = asyncio.create_task(bus.publish(numbered(LETTERS.name, "a", 1, first=1)))
+    await asyncio.to_thread(durable.wait)
+    reader = Reader()
+    subscription = await bus.subscribe("group", [LETTERS.name], reader)
+    first = texts(await reader.until(1))
+    go_on.set()
+    await publishing
+    assert (first, texts(await reader.until(2))) == (["a-0"], ["a-0", "a-1"])
+    assert subscription.failures == {}
+
+
 # Retention and lag
 
 

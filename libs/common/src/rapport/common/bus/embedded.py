@@ -164,11 +164,15 @@ class EmbeddedBus:
                 await self._trim(partition, floors.get(partition.id, partition.end))
 
     async def read(self, partition: Partition, position: int) -> Sequence[Record]:
-        """Return some of the records from `position` on, where there are some; or raise Expired."""
+        """Return some of the records from `position` on, where there are some; or raise Expired.
+
+        What is in the file a moment before the bus knows of it is left for the next call.
+        """
         records = self._recent.read(partition, position)
         if not records:
             run = asyncio.get_running_loop().run_in_executor
             records = await run(self._reader, self._log.read, partition, position)
+            records = records[: partition.end - position]
         if position < partition.start or not records:
             raise Expired(f"{partition.topic}/{partition.number} starts after offset {position}")
         return records
