@@ -15,6 +15,7 @@ from rapport.common.events.crises import (
     Criteria,
 )
 from rapport.common.events.feedback import Contact
+from rapport.common.events.ids import random_id
 from rapport.common.events.knowledge import Purpose, StatementReleased, Wording
 from rapport.common.events.vocabulary import (
     Channel,
@@ -126,6 +127,7 @@ def text_of(mail: bytes) -> str:
 
 async def coverage(notification: Harness) -> dict[str, int]:
     """Ask as a stand-down request does, and return what was answered."""
-    await notification.given(CrisisStandDownRequested(crisis_id="k1", request_id="r", by="lea"))
+    asked = CrisisStandDownRequested(crisis_id="k1", request_id=random_id(), by="lea")
+    await notification.given(asked)
     await notification.advance(seconds=2)
     return notification.all(CommunicationReviewed)[-1].data.coverage.model_dump()

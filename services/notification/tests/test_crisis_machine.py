@@ -212,6 +212,11 @@ class CrisisStory(RuleBasedStateMachine):
         assert self.mail.delivered == Counter(dict.fromkeys(done, 1))
 
     @invariant()
+    def what_was_asked_once_is_answered_once(self) -> None:
+        answered = [event.data.request_id for event in self.service.all(CommunicationReviewed)]
+        assert len(answered) == len(set(answered))
+
+    @invariant()
     def the_coverage_is_what_the_messages_say(self) -> None:
         store = self.service.running.store
         assert self.runner.run(repository.coverage(store, "k1")) == self.coverage()

@@ -7,7 +7,9 @@ import pytest
 
 from rapport.common.errors import PermanentError
 from rapport.common.events.cases import CaseCrisisUnlinked, CaseReplyRequested
-from rapport.common.events.crises import Coverage, CrisisStoodDown
+from rapport.common.events.communications import CommunicationReviewed
+from rapport.common.events.crises import Coverage, CrisisStandDownRequested, CrisisStoodDown
+from rapport.common.events.envelope import sequence
 from rapport.common.events.feedback import Contact
 from rapport.common.events.interactions import InteractionRecorded
 from rapport.common.events.notifications import (
@@ -227,6 +229,19 @@ async def test_a_stand_down_is_answered_with_who_would_be_left_behind(
     await notification.given(released("closing"))
     assert (await coverage(notification))["without_closing"] == 0
     assert len(sink.accepted) == 2
+
+
+async def test_a_stand_down_request_that_comes_again_is_not_answered_with_something_else(
+    notification: Harness,
+) -> None:
+    await notification.given(declared(), linked("c1", None))
+    asked = CrisisStandDownRequested(crisis_id="k1", request_id="r", by="lea")
+    event = notification.event(asked, subject="k1", sequence=sequence(2, 0))
+    await notification.given(event)
+    await notification.advance(seconds=2)
+    await notification.given(linked("c2", None), event)
+    await notification.advance(seconds=2)
+    assert notification.published(CommunicationReviewed).data.coverage.linked == 1
 
 
 async def test_whoever_is_linked_after_the_closing_statement_gets_both(

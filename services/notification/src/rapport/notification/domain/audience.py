@@ -95,9 +95,13 @@ class Audience(Aggregate):
         )
 
     def ask_for_review(self, request_id: str, at: datetime) -> bool:
-        """Count the coverage in a moment, for a stand-down request; False where it is waiting."""
-        if any(item.request_id == request_id for item in self.reviews):
+        """Count the coverage in a moment, for a stand-down request; False where it was asked for.
+
+        One that comes again is not answered again: it would be told something else.
+        """
+        if self.has_seen(request_id):
             return False
+        self.remember(request_id)
         self.reviews = (*self.reviews, Review(request_id=request_id, due_at=at + REVIEW_DELAY))
         return True
 
