@@ -162,6 +162,14 @@ class TestPeriodic:
         assert not watering.follow(rhythm("weekly"), much_later)
         assert watering.end == at("2026-03-03T00:00Z")
 
+    def test_a_period_that_is_over_does_not_come_again_with_a_clock_that_is_behind(self) -> None:
+        watering = Watering.begin("roses", rhythm("daily"), self.NOON)
+        watering.turn(rhythm("daily"))
+        begun = watering.model_copy()
+
+        assert not watering.follow(rhythm("daily"), at("2026-03-02T23:59Z"))
+        assert watering == begun
+
     def test_what_was_stopped_can_begin_again(self) -> None:
         watering = Watering.begin("roses", rhythm("daily"), self.NOON)
         watering.stop()

@@ -158,6 +158,26 @@ async def test_words_heard_of_after_the_closing_stay_forgotten(stocked: Harness)
     assert await suggest(stocked) == []
 
 
+async def test_forgotten_words_that_are_sent_once_more_stay_forgotten(stocked: Harness) -> None:
+    await stocked.given(heard("I want my money back"))
+    await stocked.advance(hours=1)
+    await stocked.given(closed())
+    later = MORNING + timedelta(hours=2)
+    await stocked.given(heard("I want my money back", received_at=later))
+    assert await suggest(stocked) == []
+
+
+async def test_what_is_sent_once_more_is_not_the_latest_word(stocked: Harness) -> None:
+    later = MORNING + timedelta(hours=1)
+    await stocked.given(heard("My kettle leaks", product="kettle"))
+    await stocked.given(heard("And my oven", product="oven", feedback_id="f2", received_at=later))
+    again = heard("My kettle leaks", product="kettle", received_at=later + timedelta(hours=1))
+    await stocked.given(again)
+    kept = await stocked.running.store.get(CaseText, "c1")
+    assert kept is not None
+    assert (kept.product, [item.id for item in kept.messages]) == ("oven", ["f2", "f1"])
+
+
 async def test_imports_of_the_past_need_no_suggestions(stocked: Harness) -> None:
     await stocked.given(heard("I want my money back"), historical=True)
     assert (

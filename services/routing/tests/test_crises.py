@@ -19,6 +19,7 @@ from rapport.common.events.crises import (
     CrisisStandDownRequested,
     CrisisStoodDown,
 )
+from rapport.common.events.envelope import sequence
 from rapport.common.events.feedback import Contact, FeedbackReceived
 from rapport.common.events.knowledge import Purpose, StatementReleased, Wording
 from rapport.common.events.vocabulary import Channel, ComplaintType, Kind, Language
@@ -186,6 +187,22 @@ async def test_the_holding_statement_is_a_clock(routing: Harness) -> None:
 
     met = routing.published(ClockMet).data
     assert (met.aggregate_id, met.elapsed, met.breached) == (id, 1800, False)
+
+
+async def test_a_holding_statement_from_before_the_declaration_does_not_meet_its_clock(
+    routing: Harness,
+) -> None:
+    body = {"title": "Kettles break", "criteria": {"product": "kettle"}}
+    id = (await routing.call("POST", CRISES, json=body, as_="pia")).json()["id"]
+    early = routing.event(released(id, "holding"), subject="st", sequence=sequence(2, 0))
+    await routing.given(early)
+    await routing.advance(minutes=10)
+    await routing.call("POST", f"{CRISES}/{id}/declaration", json={}, as_="lea")
+    await routing.given(early)
+    assert routing.all(ClockMet) == []
+    await routing.advance(minutes=30)
+    await routing.given(released(id, "holding"))
+    assert routing.published(ClockMet).data.elapsed == 1800
 
 
 async def test_a_promised_update_is_a_clock_too(routing: Harness) -> None:

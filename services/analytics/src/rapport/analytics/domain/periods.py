@@ -139,12 +139,15 @@ class Periodic(Aggregate):
             yield Due("period", self.end)
 
     def follow(self, rhythm: Rhythm, now: datetime) -> bool:
-        """Take up a rhythm that was changed; tell whether it was. What is due comes first."""
+        """Take up a rhythm that was changed; tell whether it was. What is due comes first.
+
+        What is over is not done again, where a clock was put back or another's is behind.
+        """
         if self.end is None:
             self.start, self.end = rhythm.start_of(now), rhythm.end_of(now)
             return True
         end = rhythm.end_of(now)
-        if self.end <= now or self.end == end:
+        if self.end <= now or self.end == end or end <= self.start:
             return False
         self.end = end
         return True

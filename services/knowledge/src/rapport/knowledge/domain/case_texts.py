@@ -18,6 +18,9 @@ from rapport.common.events.vocabulary import Language
 LIMIT: Final = 1_500
 """Characters that are kept of a case, at most."""
 
+FORGOTTEN_KEPT: Final = 50
+"""Ids of messages that are kept when their words are not."""
+
 
 class Message(BaseModel):
     """Something that the person said."""
@@ -40,6 +43,7 @@ class CaseText(Aggregate):
     named_at: tuple[Instant, str] | None = None
     messages: list[Message] = Field(default_factory=list)
     closed_at: Instant | None = None
+    forgotten: list[str] = Field(default_factory=list)
 
     @property
     def language(self) -> Language:
@@ -55,12 +59,17 @@ class CaseText(Aggregate):
     def hear(self, feedback: FeedbackReceived) -> Self | None:
         """Keep a message's words; None where that changes nothing.
 
-        A message from before the last closing stays forgotten.
+        A message from before the last closing stays forgotten, also where its sender sends it once
+        more: it is received anew then, but was heard before.
         """
-        at = feedback.received_at
+        known = (item.at for item in self.messages if item.id == feedback.feedback_id)
+        at = min([feedback.received_at, *known])
         text = "\n".join(filter(None, (feedback.subject, feedback.text)))
-        if not text or (self.closed_at is not None and at <= self.closed_at):
+        if not text or feedback.feedback_id in self.forgotten:
             return None
+        if self.closed_at is not None and at <= self.closed_at:
+            self._remember_forgotten([feedback.feedback_id])
+            return self
         message = Message(
             id=feedback.feedback_id, at=at, language=feedback.language, text=text[:LIMIT]
         )
@@ -84,10 +93,15 @@ class CaseText(Aggregate):
         if self.closed_at is not None and at <= self.closed_at:
             return None
         self.closed_at = at
+        self._remember_forgotten([item.id for item in self.messages if item.at <= at])
         self.messages = [item for item in self.messages if item.at > at]
         if self.named_at is None or self.named_at[0] <= at:
             self.product = self.named_at = None
         return self
+
+    def _remember_forgotten(self, ids: Iterable[str]) -> None:
+        """Keep whose words were forgotten, in an order that does not depend on when."""
+        self.forgotten = sorted({*self.forgotten, *ids})[-FORGOTTEN_KEPT:]
 
 
 def _latest(messages: Iterable[Message]) -> Iterator[Message]:

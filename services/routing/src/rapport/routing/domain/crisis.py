@@ -192,7 +192,13 @@ class Crisis(Aggregate):
         self._record(by, "decision", text, at, None)
 
     def hold(self, at: datetime) -> bool:
-        """A holding statement was released; tell whether a clock waited for it."""
+        """A holding statement was released; tell whether a clock waited for it.
+
+        One from before the declaration, which may be told again, is not what the clock is for.
+        """
+        clock = self.clocks.get("holding_statement")
+        if clock is None or at < clock.started_at:
+            return False
         return self._meet("holding_statement", at)
 
     def request_stand_down(self, request_id: str, by: str, at: datetime) -> None:
