@@ -11,6 +11,7 @@ import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
@@ -590,31 +591,37 @@ async def test_one_receiver_that_hangs_holds_up_nobody_and_gets_each_message_onc
             assert {item.attempts for item in await notification.all_of("bad")} == {1}
 
 
-def test_a_slow_destination_is_given_a_few_at_a_time_and_the_rest_in_turn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = 1000.0
-    monkeypatch.setattr(f"{Destinations.__module__}.monotonic", lambda: now)
+@dataclass
+class Time:
+    """What destinations are told the time by, in seconds."""
+
+    now: float = 1_000.0
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    time = Time()
+    monkeypatch.setattr(f"{Destinations.__module__}.monotonic", lambda: time.now)
+    return time
+
+
+def test_a_slow_destination_is_given_a_few_at_a_time_and_the_rest_in_turn(time: Time) -> None:
     destinations = Destinations()
     wanted = [(str(number), "slow") for number in range(500)]
     assert destinations.put_off(wanted) == {}, "nobody is slow before it was"
     with destinations.sending("slow"):
-        now += 10
+        time.now += 10
         waits = destinations.put_off([("other", "quick"), *wanted])
         assert list(waits) == [id for id, _ in wanted[SHARE - 1 :]]
         assert list(waits.values()) == sorted(waits.values())
         assert max(waits.values()) == LONGEST_SECONDS
     assert len(destinations.put_off(wanted)) == len(wanted) - SHARE
     with destinations.sending("slow"):
-        now += 0.1
+        time.now += 0.1
     assert destinations.put_off(wanted) == {}
 
 
-def test_a_line_before_a_mail_server_is_not_taken_for_slowness(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = 1000.0
-    monkeypatch.setattr(f"{Destinations.__module__}.monotonic", lambda: now)
+def test_a_line_before_a_mail_server_is_not_taken_for_slowness(time: Time) -> None:
     destinations = Destinations({"email": 4})
     line = [destinations.sending("email") for _ in range(4 * IN_LINE)]
     assert destinations.busy == frozenset()
@@ -623,7 +630,7 @@ def test_a_line_before_a_mail_server_is_not_taken_for_slowness(
     assert destinations.busy == {"email"}
     more = [(str(number), "email") for number in range(100)]
     for done in range(0, len(line), 4):  # 4 at a time, 0.4 s each: the last waits for 3.2 s
-        now += 0.4
+        time.now += 0.4
         for message in line[done : done + 4]:
             message.__exit__(None, None, None)
         waits = destinations.put_off([*more, ("other", "webhook.example")])
@@ -634,21 +641,17 @@ def test_a_line_before_a_mail_server_is_not_taken_for_slowness(
     assert destinations.put_off(more[: 4 * IN_LINE]) == {}
 
 
-def test_turns_before_a_mail_server_come_as_it_takes_messages(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = 1000.0
-    monkeypatch.setattr(f"{Destinations.__module__}.monotonic", lambda: now)
+def test_turns_before_a_mail_server_come_as_it_takes_messages(time: Time) -> None:
     destinations = Destinations({"email": 4})
     with destinations.sending("email"):
-        now += 0.4
+        time.now += 0.4
     with ExitStack() as line:
         for _ in range(4 * IN_LINE):
             line.enter_context(destinations.sending("email"))
         first = destinations.put_off([("1", "email"), ("2", "email")])
         then = destinations.put_off([("3", "email")])
         assert {**first, **then} == pytest.approx({"1": 3.3, "2": 3.4, "3": 3.5})
-        now += 2.5  # the first of the line was to be done after two
+        time.now += 2.5  # the first of the line was to be done after two
         assert destinations.busy == {"email"}
         assert destinations.put_off([("4", "email")]) == pytest.approx({"4": 2.625})
 

@@ -70,7 +70,7 @@ class Doorkeeper(WholeAnswers):
         self._door = self._door_of(self.parser.get_method(), self.url)
         if self._door is not None and self._door.is_shut and self._can_answer_now():
             self.cycle = _REFUSED
-            self.write_now(self._door.turn_away())
+            self._joining.write_now(self._door.turn_away())
         else:
             super().on_headers_complete()
 

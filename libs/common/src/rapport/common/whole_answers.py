@@ -74,7 +74,6 @@ class WholeAnswers(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
         self._joining = _Joining(transport)
-        self.write_now = transport.write
         super().connection_made(cast("asyncio.Transport", self._joining))
         self._unset_keepalive_if_required()
         self._look_after(self.timeout_keep_alive)
@@ -131,7 +130,7 @@ class _Joining:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._write = transport.write
+        self.write_now = transport.write
         self._head = b""
         self.is_closing = transport.is_closing
 
@@ -145,7 +144,7 @@ class _Joining:
         elif data.endswith(_END) and data.startswith(_HEAD) and _LENGTH in data:
             self._head = data
             return
-        self._write(data)
+        self.write_now(data)
 
     def close(self) -> None:
         """Close once all has been written."""
@@ -156,4 +155,4 @@ class _Joining:
         """Write what is held back."""
         if self._head:
             head, self._head = self._head, b""
-            self._write(head)
+            self.write_now(head)

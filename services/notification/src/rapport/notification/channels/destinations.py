@@ -7,7 +7,7 @@ and its attempts are not used up by that. The first quick answer ends it. What i
 known to this process alone, and forgotten with it.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import inf
@@ -38,10 +38,15 @@ def destination_of(channel: str, address: str) -> str:
 
 
 class _Sending(NamedTuple):
-    """A message on its way: since when, and from when on that is long, waiting in line included."""
+    """A message on its way: since when, and in which turn of its line."""
 
     began: float
-    is_long_at: float
+    turns: float
+
+    @property
+    def is_long_at(self) -> float:
+        """From when on it takes long."""
+        return self.began + SLOW_SECONDS * self.turns
 
 
 class Destinations:
@@ -64,10 +69,12 @@ class Destinations:
         `wanted` are pairs of a message's id and its destination, in the order of their turns.
         """
         waits: dict[str, float] = {}
-        admitted: Counter[str] = Counter()
+        rooms: dict[str, float] = {}
         for id, destination in wanted:
-            if self._has_room(destination, admitted[destination]):
-                admitted[destination] += 1
+            if destination not in rooms:
+                rooms[destination] = self._room(destination)
+            if rooms[destination] > 0:
+                rooms[destination] -= 1
             else:
                 waits[id] = self._wait(destination)
         return waits
@@ -76,16 +83,14 @@ class Destinations:
     def busy(self) -> frozenset[str]:
         """Those that take long at the moment, or have a line before them."""
         named = (*self._slow, *self._under_way)
-        return frozenset(
-            name for name in named if self._is_slow(name) or not self._has_room(name, 0)
-        )
+        return frozenset(name for name in named if self._is_slow(name) or self._room(name) <= 0)
 
     @contextmanager
     def sending(self, destination: str) -> Iterator[None]:
         """Note that a message is on its way while the block runs."""
-        began, line = monotonic(), self._under_way[destination]
+        line = self._under_way[destination]
         turns = 1 + len(line) // self._connections.get(destination, inf)
-        this = _Sending(began, began + SLOW_SECONDS * turns)
+        this = _Sending(monotonic(), turns)
         line.append(this)
         try:
             yield
@@ -93,23 +98,25 @@ class Destinations:
             line.remove(this)
             if not line:
                 del self._under_way[destination]
-            self._note(destination, this, turns)
+            self._note(destination, this)
 
-    def _note(self, destination: str, sent: _Sending, turns: float) -> None:
+    def _note(self, destination: str, sent: _Sending) -> None:
         now = monotonic()
         if now > sent.is_long_at:
             self._slow.add(destination)
             return
-        self._took[destination] = (now - sent.began) / turns
+        if destination in self._connections:
+            self._took[destination] = (now - sent.began) / sent.turns
         if destination in self._slow:
             self._slow.remove(destination)
             self._booked.pop(destination, None)
 
-    def _has_room(self, destination: str, admitted: int) -> bool:
-        room = self._connections.get(destination, inf) * IN_LINE
+    def _room(self, destination: str) -> float:
+        """Return how many messages it can be given now, none where that is not above 0."""
+        most = self._connections.get(destination, inf) * IN_LINE
         if self._is_slow(destination):
-            room = SHARE
-        return len(self._under_way.get(destination, ())) + admitted < room
+            most = SHARE
+        return most - len(self._under_way.get(destination, ()))
 
     def _is_slow(self, destination: str) -> bool:
         now = monotonic()
