@@ -1,7 +1,7 @@
 """What falls due is carried out, told with a kitchen full of eggs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import ClassVar
@@ -107,6 +107,22 @@ class Kitchen:
         """Carry out what is due now."""
         return await self.scheduler.fire(self.clock.now())
 
+    def meanwhile(self, id: str, change: Callable[[Egg], object]) -> None:
+        """Let somebody else change an egg just before the scan's next save."""
+        save_many = self.store.save_many
+
+        def changed(egg: Egg) -> Egg:
+            change(egg)
+            return egg
+
+        async def somebody_is_faster(changes: Sequence[Change]) -> list[bool]:
+            self.store.save_many = save_many  # type: ignore[method-assign]
+            step = Step(Cause(id="meanwhile", time=MORNING), changed)
+            await self.engine.apply(Egg, {id: [step]})
+            return await save_many(changes)
+
+        self.store.save_many = somebody_is_faster  # type: ignore[method-assign]
+
     async def scanned(self) -> None:
         """Let the scan that runs by itself come to rest, the clock standing still."""
         for _ in range(20):
@@ -184,19 +200,23 @@ async def test_no_more_is_begun_than_can_be_acted_on_at_once(kitchen: Kitchen) -
 async def test_what_was_settled_since_the_scan_read_it_does_not_happen(kitchen: Kitchen) -> None:
     await kitchen.lay(egg("a", boil=1))
     kitchen.clock.move(MINUTE)
-    save_many = kitchen.store.save_many
-
-    async def somebody_is_faster(changes: Sequence[Change]) -> list[bool]:
-        kitchen.store.save_many = save_many  # type: ignore[method-assign]
-        eaten = Step(Cause(id="eaten", time=MORNING), lambda egg: egg.done.append("boil") or egg)
-        await kitchen.engine.apply(Egg, {"a": [eaten]})
-        return await save_many(changes)
-
-    kitchen.store.save_many = somebody_is_faster  # type: ignore[method-assign]
+    kitchen.meanwhile("a", lambda egg: egg.done.append("boil"))
 
     assert await kitchen.fire() == 0
     await kitchen.scheduler.settle_effects()
     assert kitchen.cook.served == []
+
+
+async def test_what_was_put_off_since_the_scan_read_it_does_not_rest(kitchen: Kitchen) -> None:
+    await kitchen.lay(egg("a", boil=1))
+    kitchen.clock.move(MINUTE)
+    later = kitchen.clock.now() + timedelta(seconds=1)
+    kitchen.meanwhile("a", lambda egg: egg.times.update(boil=later))
+
+    assert await kitchen.fire() == 0
+    kitchen.clock.move_to(later)
+    assert await kitchen.fire() == 1
+    assert kitchen.cook.decided[-1] == ("a", "boil", later)
 
 
 async def test_a_decision_that_fails_rests_for_a_minute_and_holds_up_nobody(

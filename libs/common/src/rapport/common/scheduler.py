@@ -276,6 +276,7 @@ class Scheduler:
     ) -> int:
         given = () if handler.prepare is None else (await handler.prepare(ready, self._resources),)
         steps: dict[str, list[Step]] = {aggregate.id: [] for aggregate in ready}
+        overtaken: set[str] = set()
         for aggregate in ready:
             for item in sorted(aggregate.due(), key=lambda item: item.at):
                 if item.at <= now:
@@ -284,7 +285,8 @@ class Scheduler:
                         time=item.at,
                         traceparent=aggregate.traceparent,
                     )
-                    steps[aggregate.id].append(Step(cause, partial(_fire, handler, item, given)))
+                    decide = partial(_fire, handler, item, given, aggregate.id, overtaken)
+                    steps[aggregate.id].append(Step(cause, decide))
         await self._engine.apply(kind, steps, read={item.id: item for item in ready})
         times = (step.cause.time for waiting in steps.values() for step in waiting)
         late = max(((now - time).total_seconds() for time in times), default=0.0)
@@ -292,18 +294,24 @@ class Scheduler:
         done = 0
         for id, waiting in steps.items():
             done += sum(step.result is not None for step in waiting)
-            self._after(handler, id, waiting, now)
+            self._after(handler, id, waiting, now, was_overtaken=id in overtaken)
         DUE_FIRED.labels(self._engine.service, kind.COLLECTION).inc(done)
         return done
 
     def _after(
-        self, handler: DueHandler[Any], id: str, steps: Sequence[Step], now: datetime
+        self,
+        handler: DueHandler[Any],
+        id: str,
+        steps: Sequence[Step],
+        now: datetime,
+        *,
+        was_overtaken: bool,
     ) -> None:
         for step in steps:
             if step.failure is not None:
                 self._fail(handler.changes, id, step.failure, now)
         result = next((step.result for step in reversed(steps) if step.result is not None), None)
-        if result is None:
+        if result is None and not was_overtaken:
             self._rest(handler.changes, id, now)
         if handler.then is not None and result is not None:
             self.begin(handler.then, result)
@@ -348,10 +356,16 @@ class Scheduler:
 
 
 def _fire(
-    handler: DueHandler[Any], item: Due, given: tuple[Any, ...], aggregate: Aggregate | None
+    handler: DueHandler[Any],
+    item: Due,
+    given: tuple[Any, ...],
+    id: str,
+    overtaken: set[str],
+    aggregate: Aggregate | None,
 ) -> Aggregate | None:
-    """Decide on a due item, unless what was due has been settled since the scan read it."""
+    """Decide on a due item, unless it was settled or moved since the scan read it."""
     if aggregate is None or item not in tuple(aggregate.due()):
+        overtaken.add(id)
         return None
     decided: Aggregate | None = handler.decide(aggregate, item, *given)
     return decided
