@@ -17,14 +17,13 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Final
 
-import uvloop
-
 from benchmarks.harness import Row, compare_async, print_table, rate
 from rapport.common.bus.embedded import EmbeddedBus
 from rapport.common.events import Event, Message, Record, encode, random_id
 from rapport.common.events.codec import pack
 from rapport.common.events.feedback import FeedbackReceived
 from rapport.common.events.topics import FEEDBACK
+from rapport.common.serving import run_on_loop
 
 PUBLISHERS: Final = 256
 CALLS: Final = 120
@@ -82,7 +81,7 @@ class Table:
 def run() -> list[Row]:
     """Measure on the event loop that the services run on."""
     with TemporaryDirectory() as folder:
-        return uvloop.run(_rows(Path(folder)))
+        return run_on_loop(_rows(Path(folder)))
 
 
 async def _rows(folder: Path) -> list[Row]:

@@ -5,7 +5,8 @@ its pipeline decodes each event, derives the id of what follows from it, encodes
 it, with acks=all, before the offset is committed. The baselines are a loop over aiokafka with the
 same settings, which sends a batch and then waits for all of it, and a FastStream subscriber that
 awaits each publish. Intake is measured as over the embedded bus, each message confirmed before the
-answer.
+answer. All run as a service's process does: on uvloop, and with what is loaded out of the garbage
+collector's way.
 
 The broker is the one that RAPPORT_TEST_KAFKA names, else one of our own for the time.
 """
@@ -21,7 +22,6 @@ from time import perf_counter
 from typing import Final
 from uuid import uuid4
 
-import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from fastapi import FastAPI
 from faststream import AckPolicy
@@ -51,6 +51,7 @@ from rapport.common.bus.kafka import KafkaBus, apply
 from rapport.common.events.codec import Message, Record
 from rapport.common.events.ids import random_id
 from rapport.common.events.topics import TOPICS, Topic
+from rapport.common.serving import run_on_loop
 
 STORED: Final = 20_000
 FEW: Final = 2_000
@@ -311,7 +312,7 @@ async def _run(servers: str) -> list[Row]:
 def run() -> list[Row]:
     """Return the rows of the report; none where there is no broker."""
     with real_servers.kafka() as servers:
-        return uvloop.run(_run(servers)) if servers else []
+        return run_on_loop(_run(servers)) if servers else []
 
 
 if __name__ == "__main__":

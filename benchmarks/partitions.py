@@ -13,8 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-import uvloop
-
 from benchmarks import real_servers
 from benchmarks.bus import _messages
 from benchmarks.following import following, pipeline
@@ -28,6 +26,7 @@ from rapport.common.errors import TemporaryError
 from rapport.common.events.codec import Message, Record
 from rapport.common.events.ids import random_id
 from rapport.common.events.topics import Topic
+from rapport.common.serving import run_on_loop
 
 ROUNDS: Final = int(os.environ.get("ROUNDS", "7"))
 RECORDS: Final = int(os.environ.get("RECORDS", "20000"))
@@ -117,10 +116,10 @@ def run() -> list[Row]:
     """Return the rows of the report; that of Kafka only where there is a broker."""
     with TemporaryDirectory() as folder, logged(Path(folder) / "log"):
         embedded = EmbeddedBus(Path(folder) / "bus.db", topics=topics("bench"))
-        rows = [uvloop.run(_row("embedded", embedded, "bench"))]
+        rows = [run_on_loop(_row("embedded", embedded, "bench"))]
         with real_servers.kafka() as servers:
             if servers:
-                rows.append(uvloop.run(_on_kafka(servers)))
+                rows.append(run_on_loop(_on_kafka(servers)))
         return rows
 
 

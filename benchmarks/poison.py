@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import structlog
-import uvloop
 
 from benchmarks import real_servers
 from benchmarks.bus import _messages
@@ -27,6 +26,7 @@ from rapport.common.bus.port import Bus
 from rapport.common.events.codec import Message, Record
 from rapport.common.events.ids import random_id
 from rapport.common.events.topics import DEAD_LETTERS, Topic
+from rapport.common.serving import run_on_loop
 from rapport.common.telemetry import configure_logs
 
 ROUNDS: Final = int(os.environ.get("ROUNDS", "7"))
@@ -146,9 +146,9 @@ def logged(path: Path) -> Iterator[None]:
 def run() -> list[Row]:
     """Return the rows of the report; those of Kafka only where there is a broker."""
     with TemporaryDirectory() as folder, logged(Path(folder) / "log"):
-        rows = uvloop.run(embedded(Path(folder)))
+        rows = run_on_loop(embedded(Path(folder)))
         with real_servers.kafka() as servers:
-            return rows + (uvloop.run(kafka(servers)) if servers else [])
+            return rows + (run_on_loop(kafka(servers)) if servers else [])
 
 
 if __name__ == "__main__":
