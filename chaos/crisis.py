@@ -7,16 +7,21 @@ comes too early is refused; after the closing statement it is granted.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from chaos.people import PAUSE, Insistent, People
 from tests.integration.clients import Json
+
+T = TypeVar("T")
 
 DEALERS: Final = 120
 """More than one page of a fan-out."""
 
 CUSTOMERS: Final = 6
 SETTING_UP: Final = 8
+UNKNOWN_CRISIS: Final = 422
+"""What a statement is answered until knowledge, too, has heard of its crisis."""
+
 OWNERS: Final = ("jun", "kim", "navid", "ana", "ben", "mei", "sara", "dana")
 WORDS: Final = {
     "en": ("About our kettle", "Please stop using it. We will write again tomorrow."),
@@ -107,6 +112,10 @@ async def _release(insistent: Insistent, crisis: str, purpose: str) -> None:
         "source_language": "en",
         "wordings": {"en": words["en"]},
     }
+    await _until(
+        lambda: insistent.call("PUT", path, draft, as_="anna"),
+        lambda answer: answer.status_code != UNKNOWN_CRISIS,
+    )
     source = (await insistent.told("PUT", path, draft, as_="anna"))["wordings"]["en"]["hash"]
     for language in ("zh", "fa"):
         words[language]["translates"] = source
@@ -118,7 +127,7 @@ async def _release(insistent: Insistent, crisis: str, purpose: str) -> None:
     await insistent.told("POST", f"{path}/release", as_="anna", key="release")
 
 
-async def _until(ask: Callable[[], Awaitable[Json]], holds: Callable[[Json], bool]) -> Json:
+async def _until(ask: Callable[[], Awaitable[T]], holds: Callable[[T], bool]) -> T:
     while not holds(answer := await ask()):  # noqa: ASYNC110 - seen from outside
         await asyncio.sleep(PAUSE)
     return answer

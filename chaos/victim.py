@@ -26,7 +26,7 @@ from rapport.standalone.system import SERVICES, system
 
 REACHED: Final = "chaos: reached "
 STANDALONE: Final = "standalone"
-QUICK: Final = replace(Timing(), session=8.0, heartbeat=1.0, rebalance=30.0, stall=30.0)
+QUICK: Final = replace(Timing(), session=8.0, heartbeat=1.0, rebalance=40.0, stall=30.0)
 
 
 def doom(point: str, times: int) -> None:

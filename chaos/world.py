@@ -169,17 +169,19 @@ class World:
         Raises TemporaryError where somebody is not in time.
         """
         everybody = [item for replicas in self.replicas.values() for item in replicas]
+        waits: dict[int, str] = {}
         try:
             async with asyncio.timeout(READY_WITHIN):
-                await asyncio.gather(*map(self._revive, everybody))
+                await asyncio.gather(*(self._revive(process, waits) for process in everybody))
         except TimeoutError:
-            raise TemporaryError(f"not all are ready after {READY_WITHIN:.0f} s") from None
+            why = "; ".join(waits.values())
+            raise TemporaryError(f"not all are ready after {READY_WITHIN:.0f} s: {why}") from None
 
     async def join(self, service: str) -> Process:
         """Start a process more of a service; return it when it is ready."""
         process = self._process(service)
         self.replicas[service].append(process)
-        await self._revive(process)
+        await self._revive(process, {})
         return process
 
     async def leave(self, service: str) -> None:
@@ -227,12 +229,17 @@ class World:
             service, number, settings, self._hear, ("-m", "chaos.victim", service, *moment)
         )
 
-    async def _revive(self, process: Process) -> None:
+    async def _revive(self, process: Process, waits: dict[int, str]) -> None:
+        """Have a process run and be ready; `waits` has why it is not."""
         while True:
             if not process.is_running:
                 await process.start()
-            with suppress(TemporaryError):
+            try:
                 await process.ready(self.http)
+            except TemporaryError as error:
+                waits[id(process)] = error.reason
+            else:
+                waits.pop(id(process), None)
                 return
 
     def _hear(self, service: str, line: str) -> None:

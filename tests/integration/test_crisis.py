@@ -56,6 +56,11 @@ async def release(rapport: Rapport, crisis: str, purpose: str) -> Json:
         "source_language": "en",
         "wordings": {"en": words["en"]},
     }
+    await rapport.until(
+        lambda: rapport.call("PUT", path, as_="anna", json=draft),
+        lambda answer: answer.status_code != 422,
+        "knowledge does not hear of the crisis",
+    )
     source = (await rapport.put(path, draft, as_="anna"))["wordings"]["en"]["hash"]
     for language in ("zh", "fa"):
         words[language]["translates"] = source

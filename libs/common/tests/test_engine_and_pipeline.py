@@ -2,18 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from rapport.common.aggregate import Cause
+from rapport.common.bus.pipeline import Pipeline
 from rapport.common.engine import Step
 from rapport.common.errors import PermanentError, TemporaryError
 from rapport.common.events import Message, dead_letters, encode
 from rapport.common.store.port import Change
 from rapport.common.testing import MORNING, Harness, harness
 
-from .shop import SHOP, ItemSold, Sale, Till, TillClosed, TillCounted
+from .shop import SHOP, ItemSold, Sale, Till, TillClosed, TillCounted, lock_up, sell
 
 
 @pytest.fixture
@@ -315,6 +317,61 @@ async def test_trouble_is_told_to_all_whose_commands_went_together(
         charged(shop, first, 2), charged(shop, second, 3), return_exceptions=True
     )
     assert list(map(str, told)) == ["the store is away"] * 2
+
+
+async def test_what_was_saved_is_published_though_the_answer_was_trouble(
+    shop: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, clock = shop.running.store, shop.running.clock
+    save_many = store.save_many
+
+    async def saved_but_not_answered(changes: Sequence[Change]) -> list[bool]:
+        monkeypatch.setattr(store, "save_many", save_many)
+        await save_many(changes)
+        raise TemporaryError("the connection is lost", delay=0.0)
+
+    async def nap(seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(store, "save_many", saved_but_not_answered)
+    monkeypatch.setattr(clock, "sleep", nap)
+    sold = shop.event(ItemSold(till="t1", item="tea"), subject="s", sequence="0000000001.000")
+    await shop.given(sold)
+    assert shop.published(TillCounted).data.total == 1
+
+
+async def test_what_was_leased_begins_though_others_of_its_batch_meet_trouble(
+    shop: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await two_tills(shop)
+    running, store, shopkeeper = shop.running, shop.running.store, shop.running.resources
+    get_many, save_many = store.get_many, store.save_many
+    begun_by_then: list[list[str]] = []
+
+    async def away(kind: type[Till], ids: Sequence[str]) -> dict[str, Till]:
+        raise TemporaryError("the store is away", delay=0.0)
+
+    async def overtaken_then_away(changes: Sequence[Change]) -> list[bool]:
+        monkeypatch.setattr(store, "save_many", save_many)
+        monkeypatch.setattr(store, "get_many", away)
+        first, _ = changes
+        return [*await save_many([first]), False]
+
+    async def back_again(seconds: float) -> None:
+        await running.scheduler.settle_effects()
+        begun_by_then.append([*shopkeeper.after_close])
+        monkeypatch.setattr(store, "get_many", get_many)
+
+    monkeypatch.setattr(Till, "is_leased", True)
+    monkeypatch.setattr(store, "save_many", overtaken_then_away)
+    monkeypatch.setattr(running.clock, "sleep", back_again)
+    leasing = replace(sell, then=lock_up)
+    running.pipeline = Pipeline(
+        running.engine, shop.bus, running.clock, [leasing], [], running.resources
+    )
+    await shop.given(ItemSold(till="t1", item="milk"), ItemSold(till="t2", item="milk"))
+    assert begun_by_then == [["t1"]]
+    assert shopkeeper.after_close == ["t1", "t2"]
 
 
 async def test_what_was_read_is_read_again_where_somebody_was_faster(shop: Harness) -> None:

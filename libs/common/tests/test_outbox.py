@@ -160,6 +160,15 @@ async def test_what_was_not_nudged_is_left_alone(
     assert list(await store.outboxes(Letter, ["a", "b"])) == ["b"]
 
 
+async def test_a_nudge_for_what_is_not_there_does_nothing(
+    relay: Relay, bus: Bus, clock: ManualClock, store: SqliteStore
+) -> None:
+    await store.save_many([change(Letter(id="empty")), change(Letter(id="b"), "b1")])
+    relay.nudge(Letter, ["nobody", "empty", "b"])
+    await drained(relay, clock)
+    assert bus.published == ["b1"]
+
+
 async def test_a_nudge_while_publishing_is_not_lost(
     relay: Relay, bus: Bus, store: SqliteStore
 ) -> None:

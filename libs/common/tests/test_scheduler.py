@@ -219,6 +219,24 @@ async def test_what_was_put_off_since_the_scan_read_it_does_not_rest(kitchen: Ki
     assert kitchen.cook.decided[-1] == ("a", "boil", later)
 
 
+async def test_what_was_saved_is_acted_on_though_others_of_its_batch_meet_trouble(
+    kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> dict[str, Egg]:
+        raise TemporaryError("the store is away")
+
+    await kitchen.lay(egg("a", boil=0), egg("b", boil=0))
+    kitchen.meanwhile("b", lambda _: monkeypatch.setattr(kitchen.store, "get_many", away))
+    await kitchen.fire()
+    await kitchen.scheduler.settle_effects()
+    assert kitchen.cook.served == ["a"]
+
+    monkeypatch.undo()
+    assert await kitchen.fire() == 1
+    await kitchen.scheduler.settle_effects()
+    assert kitchen.cook.served == ["a", "b"]
+
+
 async def test_a_decision_that_fails_rests_for_a_minute_and_holds_up_nobody(
     kitchen: Kitchen,
 ) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from rapport.common.events.cases import CaseClosed, Subject
+from rapport.common.events.crises import CrisisProposed, Criteria
 from rapport.common.events.feedback import FeedbackReceived
 from rapport.common.events.vocabulary import (
     Channel,
@@ -61,6 +62,17 @@ def draft(**changed: Any) -> Draft:
 def body(written: Draft) -> dict[str, Any]:
     """Return a draft as a client sends it."""
     return written.model_dump(mode="json")
+
+
+def proposed(crisis_id: str) -> CrisisProposed:
+    """Return the beginning of a crisis."""
+    return CrisisProposed(
+        crisis_id=crisis_id,
+        title="Loose handles",
+        criteria=Criteria(product="kettle"),
+        reason="",
+        severity=Severity.HIGH,
+    )
 
 
 RETURNS: dict[str, Any] = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rapport.common.testing import MORNING, Harness
 from rapport.knowledge.domain.case_texts import LIMIT, CaseText
 
-from .sayings import DELIVERY, EN, FA, HANDLES, RETURNS, ZH, body, closed, draft, heard
+from .sayings import DELIVERY, EN, FA, HANDLES, RETURNS, ZH, body, closed, draft, heard, proposed
 
 BASE = "/knowledge/v1"
 
@@ -42,6 +42,15 @@ async def suggest(knowledge: Harness, case_id: str = "c1", **query: Any) -> list
     )
     assert answer.status_code == 200, answer.text
     return list(answer.json()["items"])
+
+
+async def say(knowledge: Harness, id: str, text: str, **changed: Any) -> None:
+    path = f"{BASE}/statements/{id}"
+    await knowledge.call("PUT", path, as_="anna", json=body(draft(text=text, **changed)))
+    await knowledge.call("POST", f"{path}/submission", as_="anna")
+    released = {"break_glass": "now"}
+    answer = await knowledge.call("POST", f"{path}/release", as_="root", json=released)
+    assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize(
@@ -78,22 +87,22 @@ async def test_a_search_keeps_to_the_language_and_the_kind_asked_for(stocked: Ha
 
 
 async def test_a_statement_is_found_while_it_is_in_force(stocked: Harness) -> None:
-    async def said(id: str, text: str) -> None:
-        path = f"{BASE}/statements/{id}"
-        await stocked.call("PUT", path, as_="anna", json=body(draft(text=text)))
-        await stocked.call("POST", f"{path}/submission", as_="anna")
-        await stocked.call("POST", f"{path}/release", as_="root", json={"break_glass": "now"})
-
     async def found(q: str) -> list[str]:
         return [item["id"] for item in await search(stocked, q, kind="statement", language="en")]
 
     await stocked.call("PUT", f"{BASE}/statements/a", as_="anna", json=body(draft()))
     assert await found("handles come loose") == []
-    await said("a", "Handles come loose; unplug the kettle.")
+    await say(stocked, "a", "Handles come loose; unplug the kettle.")
     assert await found("unplug the kettle") == ["a"]
     await stocked.advance(hours=1)
-    await said("b", "Handles come loose; bring the kettle to a shop.")
+    await say(stocked, "b", "Handles come loose; bring the kettle to a shop.")
     assert await found("unplug the kettle") == ["b"]
+
+
+async def test_what_is_said_in_a_drill_is_not_found(stocked: Harness) -> None:
+    await stocked.given(proposed("drilled"), exercise="spring drill")
+    await say(stocked, "a", "Evacuate the kettle factory.", crisis_id="drilled")
+    assert await search(stocked, "evacuate the factory", kind="statement") == []
 
 
 @pytest.mark.parametrize(

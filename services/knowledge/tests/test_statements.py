@@ -1,13 +1,13 @@
 """A statement's whole life: written, submitted, agreed to by two groups, said, replaced."""
 
 import json
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
 import pytest
 
 from rapport.common.events.codec import encode
-from rapport.common.events.crises import CrisisProposed, Criteria
 from rapport.common.events.knowledge import (
     StatementApprovalRecorded,
     StatementApproved,
@@ -16,12 +16,11 @@ from rapport.common.events.knowledge import (
     StatementSubmitted,
     StatementSuperseded,
 )
-from rapport.common.events.vocabulary import Severity
 from rapport.common.store.port import Change
-from rapport.common.testing import Harness
+from rapport.common.testing import MORNING, Harness
 from rapport.knowledge.domain.statements import Statement
 
-from .sayings import AUTHOR, EN, FA, LEGAL, PR, WORDS, ZH, body, draft
+from .sayings import AUTHOR, EN, FA, LEGAL, PR, WORDS, ZH, body, draft, proposed
 
 PATH = "/knowledge/v1/statements/holding-1"
 
@@ -239,6 +238,33 @@ async def test_a_later_statement_takes_the_place_of_the_earlier(knowledge: Harne
     assert [item["id"] for item in in_force["items"]] == ["holding-1-b"]
 
 
+@pytest.mark.parametrize("back", [timedelta(0), timedelta(hours=2)])
+async def test_a_later_statement_is_the_later_also_where_the_clock_was_put_back(
+    knowledge: Harness, back: timedelta
+) -> None:
+    await release(knowledge, f"{PATH}-b")
+    knowledge.clock._now -= back
+    await release(knowledge, f"{PATH}-a", text="Another word.")
+
+    first, second = knowledge.all(StatementReleased)
+    shown = (await knowledge.call("GET", f"{PATH}-a")).json()
+    assert second.time == datetime.fromisoformat(shown["released_at"]) > first.time
+    superseded = knowledge.published(StatementSuperseded).data
+    assert (superseded.statement_id, superseded.superseded_by) == ("holding-1-b", "holding-1-a")
+    found = await knowledge.call("GET", "/knowledge/v1/search?q=kettle&kind=statement")
+    assert {item["id"] for item in found.json()["items"]} == {"holding-1-a"}
+
+
+async def test_a_statement_waits_for_none_that_it_does_not_replace(knowledge: Harness) -> None:
+    await release(knowledge)
+    await release(knowledge, f"{PATH}-b", crisis_id=None)
+    earlier = knowledge.clock._now = MORNING - timedelta(hours=2)
+    await release(knowledge, f"{PATH}-c", purpose="update")
+    await release(knowledge, f"{PATH}-d", crisis_id="fires")
+    await release(knowledge, f"{PATH}-e", crisis_id=None)
+    assert [event.time for event in knowledge.all(StatementReleased)[2:]] == [earlier] * 3
+
+
 async def test_each_of_a_row_of_statements_is_superseded_once(knowledge: Harness) -> None:
     for number in range(4):
         await release(knowledge, f"{PATH}-{number}", text=f"This is what we know, part {number}.")
@@ -355,15 +381,23 @@ async def test_lists_go_on_where_the_page_ended(knowledge: Harness) -> None:
     assert rest["next"] is None
 
 
+async def test_nobody_writes_about_a_crisis_that_is_not_known(knowledge: Harness) -> None:
+    for method, path in (("POST", "/knowledge/v1/statements"), ("PUT", PATH)):
+        answer = await knowledge.call(
+            method, path, as_=AUTHOR, json=body(draft(crisis_id="ketles"))
+        )
+        assert answer.status_code == 422
+        assert answer.json()["errors"] == [
+            {"pointer": "/crisis_id", "reason": "no such crisis is known here (yet)"}
+        ]
+    assert (await knowledge.call("GET", "/knowledge/v1/statements")).json()["items"] == []
+
+    await knowledge.given(proposed("ketles"))
+    assert (await write(knowledge, crisis_id="ketles"))[0] == 200
+
+
 async def test_a_statement_about_a_drill_belongs_to_the_drill(knowledge: Harness) -> None:
-    proposed = CrisisProposed(
-        crisis_id="drilled",
-        title="A drill",
-        criteria=Criteria(product="kettle"),
-        reason="",
-        severity=Severity.HIGH,
-    )
-    await knowledge.given(proposed, exercise="spring drill")
+    await knowledge.given(proposed("drilled"), exercise="spring drill")
     await release(knowledge, crisis_id="drilled")
     assert knowledge.published(StatementReleased).exercise == "spring drill"
 

@@ -125,9 +125,9 @@ def text_of(mail: bytes) -> str:
     return payload.decode()
 
 
-async def coverage(notification: Harness) -> dict[str, int]:
+async def coverage(notification: Harness, exercise: str | None = None) -> dict[str, int]:
     """Ask as a stand-down request does, and return what was answered."""
     asked = CrisisStandDownRequested(crisis_id="k1", request_id=random_id(), by="lea")
-    await notification.given(asked)
+    await notification.given(asked, exercise=exercise)
     await notification.advance(seconds=2)
     return notification.all(CommunicationReviewed)[-1].data.coverage.model_dump()

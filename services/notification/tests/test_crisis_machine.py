@@ -219,7 +219,7 @@ class CrisisStory(RuleBasedStateMachine):
     @invariant()
     def the_coverage_is_what_the_messages_say(self) -> None:
         store = self.service.running.store
-        assert self.runner.run(repository.coverage(store, "k1")) == self.coverage()
+        assert self.runner.run(repository.coverage(store, "k1", None)) == self.coverage()
 
     def coverage(self) -> Coverage:
         """Count the people by hand."""

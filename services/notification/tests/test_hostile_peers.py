@@ -25,6 +25,7 @@ from rapport.common import scheduler
 from rapport.common.auth import Verifier
 from rapport.common.bus.embedded import EmbeddedBus
 from rapport.common.clock import SystemClock
+from rapport.common.errors import TemporaryError
 from rapport.common.events import Event, encode
 from rapport.common.events.ids import random_id
 from rapport.common.events.interactions import StakeholderChanged
@@ -654,6 +655,38 @@ def test_turns_before_a_mail_server_come_as_it_takes_messages(time: Time) -> Non
         time.now += 2.5  # the first of the line was to be done after two
         assert destinations.busy == {"email"}
         assert destinations.put_off([("4", "email")]) == pytest.approx({"4": 2.625})
+
+
+# A store in trouble
+
+
+async def test_what_arrived_is_not_sent_again_since_the_store_was_in_trouble(
+    notification: Harness, sink: SmtpSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stakeholder(
+        notification, "pia", addresses=[{"channel": "email", "to": "pia@press.example"}]
+    )
+    await subscribe(notification, "cases", to=["pia"], events=["case.opened"])
+    store, clock = notification.running.store, notification.clock
+    save_many, refused = store.save_many, 0
+
+    async def trouble_after_sending(changes: Sequence[Change]) -> Sequence[bool]:
+        nonlocal refused
+        if sink.accepted and refused < 3:
+            refused += 1
+            raise TemporaryError("the primary steps down", delay=0.01)
+        return await save_many(changes)
+
+    monkeypatch.setattr(store, "save_many", trouble_after_sending)
+    telling = asyncio.create_task(notification.given(opened()))
+    while not telling.done():
+        clock.move(timedelta(seconds=0.01))
+        await asyncio.sleep(0)
+    await telling
+    await notification.advance(minutes=5)
+    assert refused == 3
+    assert len(sink.accepted) == 1
+    assert notification.published(NotificationDelivered).data.attempts == 1
 
 
 # Clocks of others

@@ -250,6 +250,26 @@ async def test_what_is_delivered_again_is_not_answered_again(
     assert (await allowances(notification))[0]["held_back"] == 90
 
 
+async def test_what_is_of_a_clock_a_day_ahead_counts_from_when_it_goes_out(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await pia_hears_of_cases(notification)
+    ahead = [
+        notification.event(opened(f"a{number}"), time=MORNING + timedelta(days=1))
+        for number in range(2)
+    ]
+    await notification.given(ahead[0])
+    await storm(notification, 0, 5)
+    await notification.given(ahead[1])
+    await storm(notification, 5, 20)
+    assert len(sink.accepted) == MOST
+
+    await notification.advance(hours=1)
+    assert "12 more" in mailed(sink)[-1][1]
+    await storm(notification, 20, 29)
+    assert len(sink.accepted) == 2 * MOST
+
+
 async def test_a_limit_of_ones_own(sink: SmtpSink, tmp_path: Path) -> None:
     folder = tmp_path / "notification"
     folder.mkdir()
@@ -397,6 +417,28 @@ class Storm(RuleBasedStateMachine):
 
 TestStorm = Storm.TestCase
 TestStorm.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+def test_what_was_held_back_by_a_clock_far_ahead_is_told_as_soon_as_by_a_right_one() -> None:
+    allowance = Allowance.of(wish("first"), None)
+    limit = Limit(most=2, minutes=60)
+    ahead = MORNING + timedelta(days=1)
+    for number, now in enumerate([ahead, ahead, ahead, MORNING]):
+        allowance.ask(wish(f"n{number}"), limit, now, policy="hash")
+    assert (allowance.admitted, allowance.held_back) == (2, 2)
+    assert allowance.next_due == MORNING + HOUR
+    allowance.tell(limit, WORDS, MORNING + HOUR)
+    assert allowance.waiting == 0
+    assert allowance.times == (MORNING + HOUR,)
+
+
+def test_a_clock_that_is_a_little_behind_makes_no_room() -> None:
+    allowance = Allowance.of(wish("first"), None)
+    limit = Limit(most=2, minutes=30)
+    for number, minutes in enumerate([0, 0, -29, 0, -29, 29]):
+        at = MORNING + timedelta(minutes=minutes)
+        allowance.ask(wish(f"n{number}"), limit, at, policy="hash")
+    assert (allowance.admitted, allowance.held_back) == (2, 4)
 
 
 @given(before=st.integers(1, 20), after=st.integers(1, 20), held=st.integers(1, 5))

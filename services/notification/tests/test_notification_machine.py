@@ -31,6 +31,7 @@ outcomes = st.sampled_from(
         Retry(Reason.THROTTLED, after=3600.0),
         Refused(Reason.REJECTED_RECIPIENT),
         Refused(Reason.GONE, disable=True),
+        Refused(Reason.EXERCISE),
     ]
 )
 

@@ -1,14 +1,19 @@
 """Who hears what, once: alerts, digests, replies and the statements of a crisis."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from rapport.common.errors import PermanentError
 from rapport.common.events.cases import CaseCrisisUnlinked, CaseReplyRequested
 from rapport.common.events.communications import CommunicationReviewed
-from rapport.common.events.crises import Coverage, CrisisStandDownRequested, CrisisStoodDown
+from rapport.common.events.crises import (
+    Coverage,
+    CrisisDismissed,
+    CrisisStandDownRequested,
+    CrisisStoodDown,
+)
 from rapport.common.events.envelope import sequence
 from rapport.common.events.feedback import Contact
 from rapport.common.events.interactions import InteractionRecorded
@@ -34,6 +39,22 @@ from .cast import (
     subscribe,
 )
 from .servers import SmtpSink
+
+REPLY: Final = CaseReplyRequested(
+    case_id="c1",
+    reply_id="r1",
+    by="ana",
+    via="email",
+    contact=Contact(person="p", email="cora@home.example"),
+    language=Language.EN,
+    subject="Your kettle",
+    text="We are sorry. A new one is on its way.",
+)
+
+MIXED: Final = pytest.mark.parametrize(
+    ("of_crisis", "of_case"),
+    [("spring drill", None), (None, "spring drill"), ("spring drill", "autumn drill")],
+)
 
 
 @pytest.fixture(autouse=True, params=[0, 8], ids=["by the scan", "with the save"])
@@ -127,18 +148,7 @@ async def test_a_digest_collects_what_need_not_be_told_at_once(
 async def test_a_reply_reaches_the_person_and_says_so(
     notification: Harness, sink: SmtpSink
 ) -> None:
-    await notification.given(
-        CaseReplyRequested(
-            case_id="c1",
-            reply_id="r1",
-            by="ana",
-            via="email",
-            contact=Contact(person="p", email="cora@home.example"),
-            language=Language.EN,
-            subject="Your kettle",
-            text="We are sorry. A new one is on its way.",
-        )
-    )
+    await notification.given(REPLY)
     [(address, text)] = mailed(sink)
     assert address == "cora@home.example"
     assert text.startswith("We are sorry. A new one is on its way.")
@@ -361,6 +371,42 @@ async def test_who_opted_out_of_statements_gets_none_and_is_not_missing(
     assert (answered["opted_out"], answered["missing"]) == (1, 0)
 
 
+@pytest.mark.parametrize("is_late", [False, True], ids=["said before", "said after"])
+async def test_after_a_dismissal_the_statement_is_complete(
+    notification: Harness, sink: SmtpSink, *, is_late: bool
+) -> None:
+    """Releases and dismissals travel on topics of their own: either may come first."""
+    dismissed = CrisisDismissed(crisis_id="k1", by="lea", reason="one batch only")
+    said = released("holding", groups=("dealers",))
+    await stakeholder(
+        notification,
+        "dora",
+        groups=["dealers"],
+        addresses=[{"channel": "email", "to": "dora@shop.example"}],
+    )
+    await notification.given(*((dismissed, said) if is_late else (said, dismissed)))
+    await notification.advance(minutes=10)
+    await notification.given(linked("c1", "late@home.example"))
+    await notification.advance(minutes=10)
+
+    answer = await notification.call("GET", "/notification/v1/communications?purpose=statement")
+    assert [item["stage"] for item in answer.json()["items"]] == ["done"]
+    assert [address for address, _ in mailed(sink)] == ["dora@shop.example"]
+
+
+async def test_what_was_said_before_a_dismissal_can_be_brought_to_an_end(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await notification.given(linked("c1", "cora@home.example"), released("holding"))
+    await notification.given(CrisisDismissed(crisis_id="k1", by="lea", reason="one batch only"))
+    await notification.given(released("closing"))
+    await notification.advance(minutes=10)
+
+    assert [text.split(":")[0] for _, text in mailed(sink)] == ["holding", "closing"]
+    answer = await notification.call("GET", "/notification/v1/communications?purpose=statement")
+    assert [item["stage"] for item in answer.json()["items"]] == ["done", "done"]
+
+
 async def test_after_the_stand_down_the_statement_is_complete(notification: Harness) -> None:
     await notification.given(declared(), linked("c1", "cora@home.example"), released())
     await notification.given(
@@ -400,7 +446,56 @@ async def test_nothing_of_a_drill_leaves(notification: Harness, sink: SmtpSink) 
     await notification.given(*events, exercise="spring drill")
 
     assert sink.accepted == []
-    assert notification.published(NotificationFailed).data.reason == "exercise"
+    assert notification.published(NotificationSuppressed).data.reason == "exercise"
+
+
+async def test_a_rehearsed_reply_says_that_only_the_drill_held_it_back(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await notification.given(REPLY, exercise="spring drill")
+
+    assert sink.accepted == []
+    held_back = notification.published(NotificationSuppressed)
+    assert (held_back.data.reply_id, held_back.data.reason) == ("r1", "exercise")
+    assert held_back.exercise == "spring drill"
+
+
+async def test_a_rehearsed_stand_down_needs_a_closing_statement_like_a_real_one(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    drill = "spring drill"
+    await notification.given(
+        declared(), linked("c1", "cora@home.example"), released("holding"), exercise=drill
+    )
+    answered = await coverage(notification, drill)
+    assert (answered["delivered"], answered["missing"], answered["without_closing"]) == (1, 0, 1)
+    await notification.given(released("closing"), exercise=drill)
+    assert (await coverage(notification, drill))["without_closing"] == 0
+    assert sink.accepted == []
+
+
+@MIXED
+async def test_a_case_in_a_crisis_of_another_drill_is_a_dead_letter(
+    notification: Harness, of_crisis: str | None, of_case: str | None
+) -> None:
+    await notification.given(declared(), released(), exercise=of_crisis)
+    await notification.given(linked("c1", "cora@home.example"), exercise=of_case)
+
+    assert "rapport.dlq" in notification.types()
+    assert notification.all(NotificationRequested) == []
+
+
+@MIXED
+async def test_a_case_that_was_linked_before_its_crisis_was_known_to_be_of_another_drill(
+    notification: Harness, sink: SmtpSink, of_crisis: str | None, of_case: str | None
+) -> None:
+    await notification.given(linked("c1", "cora@home.example"), exercise=of_case)
+    await notification.given(declared(), released(), exercise=of_crisis)
+    await notification.advance(minutes=30)
+
+    assert notification.all(NotificationRequested) == []
+    assert sink.accepted == []
+    assert (await coverage(notification, of_crisis))["linked"] == 0
 
 
 async def test_a_statement_that_forgot_its_drill_does_not_leave(

@@ -1,5 +1,6 @@
 """A dealer's system gets alerts by webhook: signed, with a secret shown once, until it says 410."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -57,6 +58,26 @@ async def test_an_alert_arrives_signed_with_the_secret_that_was_shown_once(
     assert told["data"]["id"] == delivered.notification_id
     assert hook.requests[0].headers["webhook-id"] == delivered.notification_id
     assert told["data"]["details"]["product"] == "kettle"
+
+
+async def test_of_two_who_make_the_same_webhook_at_once_each_is_shown_only_what_signs(
+    notification: Harness, hook: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, both = notification.running.store.get_many, asyncio.Barrier(2)
+
+    async def read_together(*what: Any) -> Any:
+        found = await read(*what)
+        if not found:
+            await both.wait()
+        return found
+
+    monkeypatch.setattr(notification.running.store, "get_many", read_together)
+    shown = await asyncio.gather(*(put_dealer(notification, hook) for _ in range(2)))
+    monkeypatch.undo()
+    await notification.given(opened())
+
+    [secret] = filter(None, shown)
+    assert verify(secret, hook.requests[0])
 
 
 async def test_a_new_secret_signs_beside_the_one_before_it(

@@ -13,9 +13,12 @@ from rapport.common.events.cases import (
     CaseCrisisUnlinked,
     CaseEscalated,
     CaseFeedbackAdded,
+    CaseHandoverDeclined,
     CaseHandoverExpired,
+    CaseHandoverOffered,
     CaseNoted,
     CaseOpened,
+    CaseOwnerChanged,
     CaseReferralReturned,
     CaseReopened,
     CaseReplyRequested,
@@ -250,6 +253,48 @@ async def test_a_clock_warns_is_breached_and_brings_in_the_lead_then_the_manager
     assert (await case_of(routing)).owner == "jun"
 
 
+def brought_in(routing: Harness) -> list[tuple[str, int]]:
+    """Return who was brought in so far, each with the level."""
+    return [(event.data.to, event.data.level) for event in routing.all(CaseEscalated)]
+
+
+async def test_the_manager_is_brought_in_where_the_lead_has_taken_the_case(
+    routing: Harness,
+) -> None:
+    await routing.given(feedback())
+    await routing.advance(hours=24)
+    await post(routing, "assignment", owner="omid")
+    await routing.advance(hours=24)
+    assert brought_in(routing) == [("omid", 1), ("marta", 2)]
+
+
+async def test_the_lead_of_another_team_is_brought_in_too(routing: Harness) -> None:
+    await routing.given(feedback())
+    await post(routing, "escalation")
+    await post(routing, "assignment", owner="tom")
+    for _ in range(2):
+        await post(routing, "escalation")
+    assert brought_in(routing) == [("omid", 1), ("carol", 2), ("marta", 3)]
+
+
+async def test_a_case_that_is_taken_up_again_climbs_from_the_bottom(routing: Harness) -> None:
+    await routing.given(feedback())
+    await routing.advance(hours=48)
+    await post(routing, "closure")
+    await routing.given(feedback(feedback_id="f2", text="It is broken again."))
+    assert (await case_of(routing)).escalation == 0
+    await routing.advance(hours=48)
+    assert brought_in(routing) == [("omid", 1), ("marta", 2)] * 2
+
+
+async def test_a_case_that_was_stored_before_names_were_kept_skips_nobody() -> None:
+    case = stored(escalation=1)
+    while case.climb(["omid", "marta"], "overdue"):
+        pass
+    told = [(event.to, event.level) for event in case.emitted if isinstance(event, CaseEscalated)]
+    assert told == [("omid", 2), ("marta", 3)]
+
+
 async def test_a_clock_is_met_by_a_reply_that_was_delivered_not_by_a_click(
     routing: Harness,
 ) -> None:
@@ -458,18 +503,22 @@ ABOUT = {
 }
 
 
+def stored(**more: Any) -> Case:
+    """Return case c1 as it was stored."""
+    given = {
+        "id": "c1",
+        "state": "open",
+        "owner": "jun",
+        "about": ABOUT,
+        "conversation": {"contact": {"person": "rita"}},
+        "began_at": MORNING,
+        "occurred_at": MORNING,
+    }
+    return Case.model_validate(given | more)
+
+
 async def test_a_case_leaves_a_crisis_and_may_join_the_next_after_the_last_ended() -> None:
-    case = Case.model_validate(
-        {
-            "id": "c1",
-            "state": "open",
-            "owner": "jun",
-            "about": ABOUT,
-            "conversation": {"contact": {"person": "rita"}},
-            "began_at": MORNING,
-            "occurred_at": MORNING,
-        }
-    )
+    case = stored()
     assert case.link("k1", active=["k1", "k2"])
     assert not case.link("k2", active=["k1", "k2"])
     assert case.link("k2", active=["k2"])
@@ -496,6 +545,24 @@ async def test_the_history_tells_everything_in_order_and_nothing_personal(
     assert not any("Rita" in entry.model_dump_json() for entry in page.items)
 
 
+async def test_why_somebody_did_something_is_for_colleagues_and_not_for_the_history(
+    routing: Harness,
+) -> None:
+    await routing.given(feedback())
+    await post(routing, "assignment", owner="kim", reason="Rita asked for kim")
+    await post(routing, "handover", to="lin", reason="Rita speaks French")
+    declining = {"reason": "Rita is my aunt"}
+    await routing.call("POST", "/routing/v1/cases/c1/handover/decline", json=declining, as_="lin")
+    await post(routing, "closure")
+    await post(routing, "reopening", reason="Rita called again")
+    page = await routing.running.store.find(CaseHistory, {"case_id": "c1"})
+    assert not any("Rita" in entry.model_dump_json() for entry in page.items)
+    assert routing.published(CaseOwnerChanged).data.reason == "Rita asked for kim"
+    assert routing.published(CaseHandoverOffered).data.reason == "Rita speaks French"
+    assert routing.published(CaseHandoverDeclined).data.reason == "Rita is my aunt"
+    assert routing.published(CaseReopened).data.reason == "Rita called again"
+
+
 async def test_an_address_that_comes_later_is_where_replies_go(routing: Harness) -> None:
     nameless = Contact(handles={"forum": "kettle-fan"})
     await routing.given(feedback(contact=nameless, channel=Channel.FORUM))
@@ -505,6 +572,70 @@ async def test_an_address_that_comes_later_is_where_replies_go(routing: Harness)
     )
     contact = (await case_of(routing)).conversation.contact
     assert contact == RITA.model_copy(update={"handles": {"forum": "kettle-fan"}})
+
+
+BY_PHONE = Contact(person="rita by phone", phone="+44 20 7946 0100")
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        (BY_PHONE, {"phone": "0044 20 79460100"}),
+        (Contact(person="a fan", handles={"forum": "@Fan"}), {"handles": {"forum": "fan"}}),
+    ],
+)
+async def test_who_can_be_called_and_gives_an_address_later_is_the_same_person(
+    routing: Harness, first: Contact, later: dict[str, Any]
+) -> None:
+    await routing.given(feedback(contact=first))
+    await routing.given(feedback(feedback_id="f2", contact=RITA.model_copy(update=later)))
+    await routing.given(feedback(feedback_id="f3", contact=Contact(person="bob", phone="2")))
+    contact = (await case_of(routing)).conversation.contact
+    assert (contact.person, contact.email) == (first.person, RITA.email)
+    assert (contact.phone, contact.handles) == (first.phone, first.handles)
+    await post(routing, "replies", text="Sorry.")
+
+
+async def test_its_crisis_is_told_of_an_address_that_comes_later(routing: Harness) -> None:
+    await declare(routing)
+    await routing.given(feedback(contact=BY_PHONE))
+    with_address = BY_PHONE.model_copy(update={"email": "rita@example.com"})
+    for number in (2, 3):
+        await routing.given(feedback(feedback_id=f"f{number}", contact=with_address))
+    first, again = routing.all(CaseCrisisLinked)
+    assert first.data == again.data.model_copy(update={"contact": BY_PHONE})
+    assert again.data.contact == with_address
+    assert CaseCrisisUnlinked.TYPE not in routing.types()
+
+
+async def test_its_crisis_knows_who_was_nameless_at_first_by_their_name_alone(
+    routing: Harness,
+) -> None:
+    await declare(routing)
+    await routing.given(feedback(contact=Contact()))
+    await routing.given(feedback(feedback_id="f2"))
+    assert routing.published(CaseCrisisUnlinked).data.person is None
+    assert routing.all(CaseCrisisLinked)[-1].data.contact == RITA
+    linking = [kind for kind in routing.types() if kind.startswith("rapport.case.crisis_")]
+    assert linking == [
+        CaseCrisisLinked.TYPE,
+        CaseCrisisUnlinked.TYPE,
+        CaseCrisisLinked.TYPE,
+    ]
+
+
+async def test_a_crisis_that_is_over_is_told_of_no_address(routing: Harness) -> None:
+    await declare(routing)
+    await routing.given(feedback(contact=Contact()))
+    await routing.running.engine.change(Crisis, "k1", over, cause="the end")
+    await routing.given(feedback(feedback_id="f2"))
+    assert routing.published(CaseCrisisLinked).data.contact == Contact()
+
+
+def over(crisis: Crisis | None) -> Crisis:
+    assert crisis is not None
+    crisis.state = CrisisState.STOOD_DOWN
+    return crisis
 
 
 async def test_the_thread_of_an_e_mail_is_answered(routing: Harness) -> None:

@@ -165,6 +165,31 @@ async def test_what_happened_before_the_matter_began_does_not_belong(routing: Ha
     assert routing.all(CaseCrisisLinked) == []
 
 
+MENTION: dict[str, Any] = {"kind": Kind.MENTION, "text": "There is a kettle in the kitchen."}
+
+
+@pytest.mark.parametrize("later", [{}, MENTION])
+async def test_a_case_belongs_to_a_matter_that_began_after_its_first_message(
+    routing: Harness, later: dict[str, Any]
+) -> None:
+    await routing.given(complaint("c1", **MENTION))
+    await routing.advance(days=3)
+    await routing.given(complaint("c1", feedback_id="f2", minutes=3 * 24 * 60, **later))
+    await routing.call("POST", "/routing/v1/cases/c1/assignment", json={"owner": "jun"})
+    since = (MORNING + timedelta(days=2)).isoformat()
+    await declared(routing, product="kettle", since=since)
+
+    assert routing.published(CaseCrisisLinked).data.case_id == "c1"
+
+
+async def test_a_sender_whose_clock_is_fast_belongs_too(routing: Harness) -> None:
+    await routing.given(complaint("c1", occurred_at=MORNING + timedelta(hours=2)))
+    since = (MORNING + timedelta(hours=1)).isoformat()
+    await declared(routing, product="kettle", since=since)
+
+    assert routing.published(CaseCrisisLinked).data.case_id == "c1"
+
+
 async def test_a_case_linked_by_mistake_is_unlinked_by_hand(routing: Harness) -> None:
     await routing.given(complaint("c1"), complaint("c2", product="toaster"))
     id = await declared(routing)
@@ -292,6 +317,31 @@ async def test_a_drill_and_the_real_thing_do_not_meet(routing: Harness) -> None:
     await routing.given(complaint("drilled"), exercise="spring drill")
 
     assert routing.published(CaseCrisisLinked).data.case_id == "drilled"
+    assert routing.published(CaseCrisisLinked).exercise == "spring drill"
+
+
+@pytest.mark.parametrize("drilled", [None, "spring drill"])
+async def test_nor_do_they_meet_by_hand(routing: Harness, drilled: str | None) -> None:
+    other = "spring drill" if drilled is None else None
+    await routing.given(signal(), exercise=drilled)
+    id = routing.published(CrisisProposed).data.crisis_id
+    await routing.call("POST", f"{CRISES}/{id}/declaration", json={})
+    await routing.given(complaint("c1"), exercise=other)
+    answer = await routing.call("POST", f"{CRISES}/{id}/cases", json={"case_id": "c1"})
+
+    assert answer.status_code == 409
+    assert "is real" in answer.json()["detail"]
+    assert "of the drill 'spring drill'" in answer.json()["detail"]
+    assert routing.all(CaseCrisisLinked) == []
+
+
+async def test_by_hand_a_drill_takes_a_case_of_its_own(routing: Harness) -> None:
+    await routing.given(signal(), exercise="spring drill")
+    id = routing.published(CrisisProposed).data.crisis_id
+    await routing.call("POST", f"{CRISES}/{id}/declaration", json={})
+    await routing.given(complaint("c1", product="toaster"), exercise="spring drill")
+    await routing.call("POST", f"{CRISES}/{id}/cases", json={"case_id": "c1"})
+
     assert routing.published(CaseCrisisLinked).exercise == "spring drill"
 
 

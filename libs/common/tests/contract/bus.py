@@ -18,6 +18,7 @@ import structlog
 
 from rapport.common.bus.history import history
 from rapport.common.bus.port import Bus, Expired
+from rapport.common.bus.rests import rest
 from rapport.common.errors import PermanentError, TemporaryError
 from rapport.common.events.codec import Message, Record
 from rapport.common.events.ids import random_id
@@ -503,6 +504,26 @@ class BusContract:
         subscription = await bus.subscribe(group, [letters], again)
         assert texts(await again.until(2)) == ["a-2", "a-3"]
         await subscription.stop()
+        await subscription.stop()
+
+    async def test_stopping_does_not_wait_for_a_handler_that_rests(
+        self, bus: Bus, letters: str, group: str
+    ) -> None:
+        await bus.publish(numbered(letters, "a", 1))
+        pausing = asyncio.Event()
+
+        async def pause(records: Sequence[Record]) -> None:
+            pausing.set()
+            with rest():
+                await asyncio.Event().wait()
+
+        subscription = await bus.subscribe(group, [letters], pause)
+        await soon(pausing.wait())
+        await soon(subscription.stop(drain=1_000 * PATIENCE))
+
+        again = Reader()
+        subscription = await bus.subscribe(group, [letters], again)
+        assert texts(await again.until(1)) == ["a-0"]
         await subscription.stop()
 
     async def test_a_group_knows_how_far_it_is_behind(

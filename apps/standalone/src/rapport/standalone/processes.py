@@ -81,15 +81,18 @@ class Process:
 
     async def ready(self, http: httpx2.AsyncClient) -> None:
         """Return when /readyz says so; raises TemporaryError where the process ends before."""
+        said = "no answer"
         with suppress(TimeoutError):
             async with asyncio.timeout(START_SECONDS):
                 while self.is_running:
                     with suppress(httpx2.HTTPError):
-                        if (await http.get(f"{self.url}/readyz")).is_success:
+                        answer = await http.get(f"{self.url}/readyz")
+                        if answer.is_success:
                             return
+                        said = answer.text
                     await asyncio.sleep(GLANCE_SECONDS)
             raise TemporaryError(f"{self.service} has ended while it was starting")
-        raise TemporaryError(f"{self.service} is not ready after {START_SECONDS:.0f} s")
+        raise TemporaryError(f"{self.service} is not ready after {START_SECONDS:.0f} s: {said}")
 
     async def ended(self) -> int:
         """Return the process's status once it has ended, and all that it wrote has been told."""

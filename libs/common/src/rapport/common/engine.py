@@ -106,6 +106,7 @@ class _Fold:
     decided: list[Step] = field(default_factory=list)
     rest: Sequence[Step] = ()
     spoilt: bool = False
+    repeats: bool = False
 
 
 @dataclass(slots=True)
@@ -173,6 +174,9 @@ class Engine:
                 if not _is_deleted(id, loaded, gone, waiting)
             }
             careful |= {id for id, fold in folds.items() if fold.spoilt}
+            repeated = [id for id, fold in folds.items() if fold.repeats]
+            if repeated:  # whoever saved it may not have come to know of that
+                self.relay.nudge(kind, repeated)
             outcome = await self._save(
                 kind, [fold.change for fold in folds.values() if fold.change]
             )
@@ -292,7 +296,10 @@ class Engine:
             if len(messages) >= FOLD_LIMIT or (alone and fold.decided):
                 fold.rest = steps[place:]
                 break
-            if step.failure is not None or (aggregate is not None and step.is_done(aggregate)):
+            if step.failure is not None:
+                continue
+            if aggregate is not None and step.is_done(aggregate):
+                fold.repeats = True
                 continue
             working = aggregate.model_copy(deep=True) if careful and aggregate else aggregate
             try:

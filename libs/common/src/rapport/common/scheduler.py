@@ -11,7 +11,7 @@ under way outside is not begun again however late it looks.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import Context
 from datetime import datetime, timedelta
 from functools import partial
@@ -287,34 +287,42 @@ class Scheduler:
                     )
                     decide = partial(_fire, handler, item, given, aggregate.id, overtaken)
                     steps[aggregate.id].append(Step(cause, decide))
-        await self._engine.apply(kind, steps, read={item.id: item for item in ready})
+        try:
+            await self._engine.apply(kind, steps, read={item.id: item for item in ready})
+        finally:
+            self._begin_outside(handler, steps.values())
         times = (step.cause.time for waiting in steps.values() for step in waiting)
         late = max(((now - time).total_seconds() for time in times), default=0.0)
         self._late = max(self._late, late)
         done = 0
         for id, waiting in steps.items():
             done += sum(step.result is not None for step in waiting)
-            self._after(handler, id, waiting, now, was_overtaken=id in overtaken)
+            self._look_after(kind, id, waiting, now, was_overtaken=id in overtaken)
         DUE_FIRED.labels(self._engine.service, kind.COLLECTION).inc(done)
         return done
 
-    def _after(
+    def _begin_outside(self, handler: DueHandler[Any], steps: Iterable[Sequence[Step]]) -> None:
+        """Begin what was leased, whatever went wrong since: it would wait for its lease to end."""
+        for waiting in steps:
+            result = _result(waiting)
+            if handler.then is not None and result is not None:
+                self.begin(handler.then, result)
+
+    def _look_after(
         self,
-        handler: DueHandler[Any],
+        kind: type[Aggregate],
         id: str,
         steps: Sequence[Step],
         now: datetime,
         *,
         was_overtaken: bool,
     ) -> None:
+        """Let rest for a while what failed, or is still there after its turn."""
         for step in steps:
             if step.failure is not None:
-                self._fail(handler.changes, id, step.failure, now)
-        result = next((step.result for step in reversed(steps) if step.result is not None), None)
-        if result is None and not was_overtaken:
-            self._rest(handler.changes, id, now)
-        if handler.then is not None and result is not None:
-            self.begin(handler.then, result)
+                self._fail(kind, id, step.failure, now)
+        if _result(steps) is None and not was_overtaken:
+            self._rest(kind, id, now)
 
     def _fail(self, kind: type[Aggregate], id: str, failure: Exception, now: datetime) -> None:
         self._rest(kind, id, now)
@@ -353,6 +361,11 @@ class Scheduler:
                 aggregate=aggregate.id,
                 exc_info=True,
             )
+
+
+def _result(steps: Sequence[Step]) -> Aggregate | None:
+    """Return the aggregate as the last of its steps that was saved left it."""
+    return next((step.result for step in reversed(steps) if step.result is not None), None)
 
 
 def _fire(

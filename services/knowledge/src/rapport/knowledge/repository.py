@@ -10,7 +10,7 @@ from rapport.knowledge.domain.articles import Article
 from rapport.knowledge.domain.case_texts import CaseText
 from rapport.knowledge.domain.crises import KnownCrisis
 from rapport.knowledge.domain.key_messages import KeyMessage
-from rapport.knowledge.domain.statements import Statement
+from rapport.knowledge.domain.statements import State, Statement
 
 Said = Article | KeyMessage | Statement
 """What may be said, and so can be found."""
@@ -39,10 +39,20 @@ class Repository:
             raise NotFound(f"there is no such {NAMES[kind]}")
         return found
 
-    async def exercise_of(self, crisis_id: str | None) -> str | None:
-        """Return the drill that a crisis belongs to; None for the real thing."""
-        crisis = await self._store.get(KnownCrisis, crisis_id) if crisis_id else None
-        return None if crisis is None else crisis.exercise
+    async def crisis(self, id: str) -> KnownCrisis | None:
+        """Return a crisis; None where it has not been heard of."""
+        return await self._store.get(KnownCrisis, id)
+
+    async def in_force_beside(self, statement: Statement) -> Sequence[Statement]:
+        """Return what is released for the same purpose of the same crisis."""
+        if statement.crisis_id is None:
+            return ()
+        where = {
+            "state": State.RELEASED,
+            "purpose": statement.purpose,
+            "crisis_id": statement.crisis_id,
+        }
+        return (await self._store.find(Statement, where)).items
 
     async def newest(
         self, kind: type[A], where: Where, *, limit: int, cursor: str | None

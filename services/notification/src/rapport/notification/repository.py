@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from rapport.common.clock import Clock
 from rapport.common.events.crises import Coverage
-from rapport.common.store.port import Range, Store
+from rapport.common.store.port import Range, Store, Where
 from rapport.notification.domain.audience import COVERAGE_FIELDS, Audience, Linked, coverage_of
 from rapport.notification.domain.log import Occurrence
 from rapport.notification.domain.notifications import Notification
@@ -22,18 +22,26 @@ LISTED: Final = 200
 """So many of the things that happened are listed in a digest; the others are counted."""
 
 
+def _linked_to(crisis_id: str, exercise: str | None) -> Where:
+    """Look for those linked to a crisis now, in its own drill, or none.
+
+    Who was linked before it was known that a crisis is of another drill is not among them.
+    """
+    return {"crisis_id": crisis_id, "exercise": exercise, "linked": True}
+
+
 async def linked_page(
-    store: Store, crisis_id: str, cursor: str | None, limit: int
+    store: Store, crisis_id: str, exercise: str | None, cursor: str | None, limit: int
 ) -> tuple[Sequence[Linked], str | None]:
     """Return a page of the persons who are linked to a crisis now, and the next cursor."""
-    where = {"crisis_id": crisis_id, "linked": True}
+    where = _linked_to(crisis_id, exercise)
     page = await store.find(Linked, where, limit=limit, cursor=cursor)
     return page.items, page.next
 
 
-async def coverage(store: Store, crisis_id: str) -> Coverage:
+async def coverage(store: Store, crisis_id: str, exercise: str | None) -> Coverage:
     """Count how far a crisis's statements have reached those linked to it."""
-    tallies = await store.tally(Linked, COVERAGE_FIELDS, {"crisis_id": crisis_id, "linked": True})
+    tallies = await store.tally(Linked, COVERAGE_FIELDS, _linked_to(crisis_id, exercise))
     return coverage_of((tally.group, tally.count) for tally in tallies)
 
 

@@ -39,12 +39,13 @@ class MatchingCases:
 async def matching_cases(store: Store, crisis: Crisis) -> MatchingCases:
     """Return those of the next 200 candidates that match a crisis and do not belong to it yet.
 
-    Candidates share the first thing that the criteria name and began after the matter did.
+    Candidates share the first thing that the criteria name and are listed after the matter began:
+    no case is listed before it occurred, which is what the criteria go by.
     """
     criteria = crisis.criteria
     fields = ("product", "brand", "region", "complaint_type")
     named = next(field for field in fields if getattr(criteria, field) is not None)
-    where = {named: getattr(criteria, named), "began_at": Range(start=criteria.since)}
+    where = {named: getattr(criteria, named), "listed_at": Range(start=criteria.since)}
     page = await store.find(Case, where, limit=LINK_PAGE, cursor=crisis.link_cursor)
     matching = [
         case.id

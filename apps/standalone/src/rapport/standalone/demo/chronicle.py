@@ -125,10 +125,9 @@ def _many_met(items: Sequence[Json], world: World) -> str:
 
 
 def _escalated(data: Json, world: World) -> str:
-    owner, reason = world.person(data["owner"]), str(data["reason"]).replace("_", " ")
     return (
-        f"{world.case(data['case_id'])} is escalated to {world.person(data['to'])}: {reason}; "
-        f"{owner} stays the owner"
+        f"{world.case(data['case_id'])} is escalated to {world.person(data['to'])}; "
+        f"{world.person(data['owner'])} stays the owner"
     )
 
 

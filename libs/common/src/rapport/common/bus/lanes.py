@@ -11,8 +11,8 @@ raised is delivered again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context
 from typing import Final, Protocol
 
@@ -20,6 +20,7 @@ import structlog
 
 from rapport.common.bus.log import Partition
 from rapport.common.bus.port import Handler, Lag, Position
+from rapport.common.bus.rests import tell_of_rests
 from rapport.common.clock import Clock
 from rapport.common.errors import RapportError, TemporaryError
 from rapport.common.events.codec import Record
@@ -69,7 +70,13 @@ class Lane:
         if self.task is None and self.behind and not self.failure and not self._reader.stopping:
             self.task = asyncio.create_task(self._run(), context=Context())
 
+    def leave(self) -> None:
+        """Go on with nothing but a handler that is at work."""
+        if self.task is not None and not self.handling:
+            self.task.cancel()
+
     async def _run(self) -> None:
+        tell_of_rests(self._rest)
         try:
             while self.behind and not self._reader.stopping:
                 async with self._reader.turns.one():
@@ -101,6 +108,17 @@ class Lane:
             self.position = batch[-1].offset + 1
             reader.source.move(reader.group, self.partition, self.position)
             await asyncio.sleep(0)
+
+    @contextmanager
+    def _rest(self) -> Iterator[None]:
+        """Be at work no more while the handler only waits."""
+        self.handling = False
+        if self._reader.stopping:
+            self.leave()
+        try:
+            yield
+        finally:
+            self.handling = True
 
     def _fail(self, failure: Exception) -> None:
         """Stop for good; only our own errors tell their reason, others may carry personal data."""
@@ -186,6 +204,8 @@ class GroupReader:
     async def stop(self, drain: float = 20.0) -> None:
         """Stop reading; handlers at work have `drain` seconds to finish."""
         self.stopping = True
+        for lane in self.lanes.values():
+            lane.leave()
         at_work = {lane.task for lane in self.lanes.values() if lane.task and lane.handling}
         if at_work:
             await asyncio.wait(at_work, timeout=drain)

@@ -19,6 +19,7 @@ import structlog
 from rapport.common import tracing
 from rapport.common.aggregate import Aggregate, Cause, Fact
 from rapport.common.bus.port import HEADERS_LIMIT, MESSAGE_LIMIT, Bus
+from rapport.common.bus.rests import rest
 from rapport.common.clock import Clock
 from rapport.common.engine import Engine, Step
 from rapport.common.errors import PermanentError, TemporaryError, pause_after, reason_of
@@ -82,7 +83,8 @@ class Pipeline:
     async def handle(self, records: Sequence[Record]) -> None:
         """Do all that these records ask for; only cancellation gets out."""
         started = perf_counter()
-        await self._engine.relay.room()
+        with rest():
+            await self._engine.relay.room()
         tries = 0
         while True:
             try:
@@ -99,7 +101,8 @@ class Pipeline:
                     reason=reason_of(error),
                     exc_info=not isinstance(error, TemporaryError),
                 )
-                await self._clock.sleep(pause)
+                with rest():
+                    await self._clock.sleep(pause)
             else:
                 break
         BATCH_SECONDS.labels(self.group).observe(perf_counter() - started)
@@ -116,13 +119,15 @@ class Pipeline:
             return
         steps, owners = await self._plan(work, dead, spans)
         for kind, by_id in steps.items():
-            await self._engine.apply(kind, by_id)
+            try:
+                await self._engine.apply(kind, by_id)
+            finally:
+                self._begin_outside(by_id)
             for step in chain.from_iterable(by_id.values()):
                 if step.failure is not None:
                     dead += self._give_up(owners[id(step)], step.failure)
                 elif spans is not None and step.leads_on:
                     spans.leads_on(owners[id(step)])
-            self._begin_outside(by_id)
         await self._insert_facts(work, dead)
         if dead:
             await self._bus.publish(dead)
@@ -261,7 +266,7 @@ class Pipeline:
         raise AssertionError
 
     def _begin_outside(self, by_id: Mapping[str, Sequence[Step]]) -> None:
-        """Begin what was leased, before anything can go wrong that would leave it to its lease."""
+        """Begin what was leased, whatever went wrong since: it would wait for its lease to end."""
         for step in chain.from_iterable(by_id.values()):
             if step.begins and step.then is not None and step.result is not None:
                 self._engine.begin(step.then, step.result)

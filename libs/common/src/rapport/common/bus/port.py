@@ -11,7 +11,8 @@ Promises, kept by every adapter and held to by `tests/contract/bus.py`:
   committed, never beyond an unfinished record. Retrying is the handler's own matter: one that
   raises stops its partition, loudly.
 - `stop` (and a revoked partition) lets a running handler finish for up to `drain` seconds, then
-  cancels it; what was not finished is delivered again.
+  cancels it, and one that only waits (`bus/rests.py`) at once; what was not finished is delivered
+  again.
 - A message has up to 1,000,000 bytes of key and value and 32 KiB of headers, which together fit
   Kafka's default limit; a larger one, or one for a topic that was not declared, is a
   PermanentError. A key, value or header comes back as it was, byte for byte.

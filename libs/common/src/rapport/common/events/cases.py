@@ -106,7 +106,7 @@ class CaseOwnerChanged(CaseEvent):
     owner: str
     previous: str
     team: str
-    reason: str
+    reason: Annotated[str, Personal(of="contact")]
 
 
 @event("rapport.case.referred.v1", CASES, key="case_id")
@@ -136,7 +136,7 @@ class CaseHandoverOffered(CaseEvent):
 
     owner: str
     to: str
-    reason: str
+    reason: Annotated[str, Personal(of="contact")]
     expires_at: Instant
 
 
@@ -154,7 +154,7 @@ class CaseHandoverDeclined(CaseEvent):
 
     owner: str
     declined_by: str
-    reason: str = ""
+    reason: Annotated[str, Personal(of="contact")] = ""
 
 
 @event("rapport.case.handover_expired.v1", CASES, key="case_id")
@@ -172,7 +172,7 @@ class CaseEscalated(CaseEvent):
     owner: str
     to: str
     level: int
-    reason: str
+    reason: Annotated[str, Personal(of="contact")]
     about: Subject
 
 
@@ -196,7 +196,10 @@ class CaseReplyRequested(CaseEvent):
 
 @event("rapport.case.crisis_linked.v1", CASES, key="case_id")
 class CaseCrisisLinked(CaseEvent):
-    """A case belongs to a crisis: its person gets that crisis's statements."""
+    """A case belongs to a crisis: its person gets that crisis's statements.
+
+    Told again when their address comes later.
+    """
 
     crisis_id: str
     contact: Contact
@@ -206,7 +209,10 @@ class CaseCrisisLinked(CaseEvent):
 
 @event("rapport.case.crisis_unlinked.v1", CASES, key="case_id")
 class CaseCrisisUnlinked(CaseEvent):
-    """A case was linked to a crisis by mistake and belongs to it no more."""
+    """A case was linked to a crisis by mistake, or under no name and is linked anew right after.
+
+    `person` is whom it was linked for.
+    """
 
     crisis_id: str
     by: str
@@ -248,5 +254,5 @@ class CaseReopened(CaseEvent):
 
     by: str
     owner: str
-    reason: str
+    reason: Annotated[str, Personal(of="contact")]
     about: Subject

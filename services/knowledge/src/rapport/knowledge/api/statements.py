@@ -1,17 +1,19 @@
 """/statements: drafts, their approval, and what was said."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Query, Response
 from pydantic import BaseModel, ConfigDict
 
-from rapport.common.errors import Conflict, NotFound
+from rapport.common.errors import Conflict, FieldProblem, Invalid, NotFound
 from rapport.common.events.envelope import Instant
 from rapport.common.events.knowledge import Purpose
 from rapport.common.events.vocabulary import Language
 from rapport.common.http import Command, Cursor, Limit, Router, command, etag, page
 from rapport.knowledge.api.shared import PREFIX, Given, Id, Listing, Reader, Resources
+from rapport.knowledge.domain.in_force import time_of_release
 from rapport.knowledge.domain.statements import Approval, State, Statement
 from rapport.knowledge.domain.wording import Digest, Draft, Variant
 from rapport.knowledge.domain.words import Name, Text
@@ -198,11 +200,13 @@ async def release(
     reason = None if body is None else body.break_glass
     if reason is not None:
         wish.by.require("statement.break_glass")
+    in_force = await given.repository.in_force_beside(await given.repository.one(Statement, id))
+    at = time_of_release(wish.at, in_force)
 
     def decide(statement: Statement) -> Statement:
-        return statement.release(wish.by.subject, wish.at, reason)
+        return statement.release(wish.by.subject, at, reason)
 
-    released = await _change(id, wish, decide)
+    released = await _change(id, replace(wish, at=at), decide)
     given.catalogue.show([released])
     return _view(released, response)
 
@@ -211,7 +215,7 @@ async def _write(
     id: str, draft: Draft, wish: Command, given: Resources, response: Response
 ) -> StatementView:
     """Write a draft; what is about a drill's crisis belongs to the drill, and stays in it."""
-    exercise = await given.repository.exercise_of(draft.crisis_id)
+    exercise = await _exercise_of(draft.crisis_id, given)
 
     def decide(current: Statement | None) -> Statement | None:
         if current is not None and current.exercise != exercise:
@@ -219,6 +223,20 @@ async def _write(
         return Statement.write(current, id, draft, wish.by.subject, wish.at)
 
     return _view(await wish.change(Statement, id, decide, exercise=exercise), response)
+
+
+async def _exercise_of(crisis_id: str | None, given: Resources) -> str | None:
+    """Return the drill that a crisis belongs to, None for the real thing.
+
+    Raises Invalid for a crisis that knowledge has not heard of.
+    """
+    if crisis_id is None:
+        return None
+    crisis = await given.repository.crisis(crisis_id)
+    if crisis is None:
+        unknown = FieldProblem("/crisis_id", "no such crisis is known here (yet)")
+        raise Invalid("the request does not fit", [unknown])
+    return crisis.exercise
 
 
 async def _change(

@@ -1,6 +1,7 @@
 """The crises that statements are about: only whether they are drills is of concern here.
 
-A statement for a drill's crisis belongs to the drill, so nothing of it leaves (A15).
+A statement for a drill's crisis belongs to the drill, so nothing of it leaves (A15). For a crisis
+that is not known there is none: it would reach nobody, or leave a drill.
 """
 
 from typing import ClassVar

@@ -1,9 +1,11 @@
 """Which statement speaks for a crisis and a purpose: of all that were released, the latest.
 
-Releases may be heard of in any order, at the same time, or twice; the outcome is the same.
+Releases may be heard of in any order, at the same time, or twice; the outcome is the same. Nobody
+releases before what is in force, whatever their clock says: everybody tells the latest by its time.
 """
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import ClassVar, Final, Self
 
 from pydantic import BaseModel, Field
@@ -13,8 +15,10 @@ from rapport.common.events.envelope import Instant
 from rapport.common.events.ids import derived_id
 from rapport.common.events.knowledge import StatementReleased, StatementSuperseded
 from rapport.common.events.topics import KNOWLEDGE, Topic
+from rapport.knowledge.domain.statements import Statement
 
 EARLIER_KEPT: Final = 100
+TICK: Final = timedelta(microseconds=1)
 
 
 class Released(BaseModel):
@@ -67,6 +71,12 @@ class InForce(Aggregate):
             key=earlier.statement_id,
         )
         return self
+
+
+def time_of_release(now: datetime, in_force: Iterable[Statement]) -> datetime:
+    """Return when a statement is released that takes the place of those in force: after them."""
+    after = (item.released_at + TICK for item in in_force if item.released_at is not None)
+    return max((now, *after))
 
 
 def _released(released: StatementReleased, at: datetime) -> Released:

@@ -2,7 +2,8 @@
 
 Everything that is published has a place: an article or a key message its own, a statement the one
 for its crisis and purpose. A place holds the latest that was put there, in whatever order it is
-heard of, so once something is replaced, neither search nor suggestions return it (A5).
+heard of, so once something is replaced, neither search nor suggestions return it (A5). What is said
+in a drill has no place here.
 """
 
 from collections.abc import Iterable, Iterator
@@ -134,8 +135,8 @@ def _key_message(message: KeyMessage) -> Shown:
 
 
 def _statement(statement: Statement) -> Shown | None:
-    """What was never released is not in the catalogue; what was superseded leaves it."""
-    if statement.released_at is None:
+    """What was never released, or in a drill, has no place; what was superseded leaves it."""
+    if statement.released_at is None or statement.exercise is not None:
         return None
     id, crisis = f"statement/{statement.id}", statement.crisis_id
     place = id if crisis is None else f"crisis/{crisis}/{statement.purpose}"

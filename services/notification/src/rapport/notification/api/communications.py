@@ -143,7 +143,9 @@ async def get_coverage(id: Id, notification: Notifying) -> CoverageView:
         Notification, ("state",), {"communication_id": item.id}
     )
     crisis = (
-        await repository.coverage(notification.store, item.crisis_id) if item.crisis_id else None
+        await repository.coverage(notification.store, item.crisis_id, item.exercise)
+        if item.crisis_id
+        else None
     )
     return CoverageView(
         notifications={tally.group[0]: tally.count for tally in tallies}, crisis=crisis

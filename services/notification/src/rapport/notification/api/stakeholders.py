@@ -70,8 +70,8 @@ class StakeholderView(BaseModel):
     recipient: str
 
 
-def _shown(item: Stakeholder, new_secrets: Mapping[str, str] | None = None) -> StakeholderView:
-    secrets = new_secrets or {}
+def _shown(item: Stakeholder, made: Mapping[str, str] | None = None) -> StakeholderView:
+    """Show a record; of the secrets that were `made` for it, those that it keeps."""
     return StakeholderView(
         id=item.id,
         name=item.name,
@@ -79,12 +79,18 @@ def _shown(item: Stakeholder, new_secrets: Mapping[str, str] | None = None) -> S
         language=item.language,
         groups=item.groups,
         addresses=[
-            AddressView(channel=one.channel, to=one.to, secret=secrets.get(one.to))
+            AddressView(channel=one.channel, to=one.to, secret=_kept(one, made or {}))
             for one in item.addresses
         ],
         active=item.active,
         recipient=item.recipient,
     )
+
+
+def _kept(address: Address, made: Mapping[str, str]) -> str | None:
+    """Return the secret made for an address, unless one of an earlier command is used instead."""
+    secret = made.get(address.to)
+    return secret if secret in address.secrets else None
 
 
 @router.put("/stakeholders/{id}", summary="Create or replace a stakeholder's record")
@@ -180,12 +186,7 @@ async def post_secret(
 
     saved = await cmd.change(Stakeholder, id, decide)
     response.headers.update(etag(saved))
-    return _shown(saved, made if _signs(saved, made) else None)
-
-
-def _signs(item: Stakeholder, made: Mapping[str, str]) -> bool:
-    """Tell whether a secret is in use: a command that was applied before made another one."""
-    return any(made.get(one.to) in one.secrets for one in item.addresses)
+    return _shown(saved, made)
 
 
 @router.get("/stakeholders", summary="List stakeholders", dependencies=[may("stakeholder.read")])

@@ -33,6 +33,9 @@ from rapport.notification.domain.notifications import OPTED_OUT, OVER_LIMIT
 ANSWERS_KEPT: Final = 1_000
 """Twice of what a batch has: so many wishes are known again when they are delivered again."""
 
+APART: Final = timedelta(hours=1)
+"""So far clocks may be apart; one that was further ahead of the present was wrong."""
+
 Answer = Literal["admitted", "over_limit", "opted_out"]
 
 
@@ -157,8 +160,7 @@ class Allowance(Aggregate):
 
     def tell(self, limit: Limit, wording: Wording, now: datetime) -> None:
         """Say what was held back, or wait on where a new policy leaves no room yet."""
-        now = self._not_before_the_last(now)
-        self._forget(limit, now)
+        now = self._forget(limit, now)
         if len(self.times) >= limit.most:
             self.summary_at = self._room_at(limit)
             return
@@ -176,8 +178,7 @@ class Allowance(Aggregate):
         self.untold, self.untold_since, self.summary_at = {}, None, None
 
     def _decide(self, wish: NotificationRequested, limit: Limit, now: datetime) -> Answer:
-        now = self._not_before_the_last(now)
-        self._forget(limit, now)
+        now = self._forget(limit, now)
         kept_for_the_summary = 1 if self.untold else 0
         if len(self.times) < limit.most - kept_for_the_summary:
             self.times = (*self.times, now)
@@ -192,13 +193,24 @@ class Allowance(Aggregate):
         self.held_back += 1
         return OVER_LIMIT
 
-    def _not_before_the_last(self, now: datetime) -> datetime:
-        """Return the time, which a clock that was set back does not turn back."""
-        return max([now, *self.times[-1:]])
+    def _forget(self, limit: Limit, now: datetime) -> datetime:
+        """Let go of messages that count no more; return the time, not before the last of them.
 
-    def _forget(self, limit: Limit, now: datetime) -> None:
-        """Let go of messages that count no more."""
+        So a clock that is a little behind makes no room.
+        """
+        self._set_right(limit, now)
+        now = max([now, *self.times[-1:]])
         self.times = tuple(at for at in self.times if at > now - limit.within)
+        return now
+
+    def _set_right(self, limit: Limit, now: datetime) -> None:
+        """Let what a clock far ahead has timed count from now on, not from a time to come."""
+        if not self.times or self.times[-1] <= now + APART:
+            return
+        self.times = tuple(min(at, now) for at in self.times)
+        if self.untold_since is not None and self.summary_at is not None:
+            self.untold_since = min(self.untold_since, now)
+            self.summary_at = min(self.summary_at, now + limit.within)
 
     def _room_at(self, limit: Limit) -> datetime:
         """Return when one more message has room."""

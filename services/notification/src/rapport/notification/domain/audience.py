@@ -142,8 +142,17 @@ class Linked(Aggregate):
     COLLECTION = "linked"
     TOPIC = NOTIFICATIONS
     INDEXES: ClassVar = (
-        ("crisis_id", "linked", "reachable", "opted_out", "holding", "closing", "id"),
-        ("crisis_id", "linked", "id"),
+        (
+            "crisis_id",
+            "exercise",
+            "linked",
+            "reachable",
+            "opted_out",
+            "holding",
+            "closing",
+            "id",
+        ),
+        ("crisis_id", "exercise", "linked", "id"),
     )
 
     crisis_id: str

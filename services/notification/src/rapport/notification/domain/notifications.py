@@ -98,6 +98,11 @@ class Notification(Aggregate):
         """Whether an attempt has begun, or is to begin."""
         return self.state == "leased"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is known what became of it."""
+        return self.state in ("delivered", "failed", "suppressed")
+
     def due(self) -> Iterable[Due]:
         """An attempt, or the end of a lease."""
         if self.state in ("queued", "leased") and self.next_attempt_at is not None:
@@ -117,10 +122,13 @@ class Notification(Aggregate):
         self._finish("suppressed", at, reason)
         return True
 
-    def suppress(self, reason: str, at: datetime) -> None:
-        """Do not send it, on purpose."""
+    def suppress(self, reason: str, at: datetime) -> bool:
+        """Do not send it, on purpose; False where it ended before."""
+        if self.has_ended:
+            return False
         self._finish("suppressed", at, reason)
         self.emit(NotificationSuppressed(**self._told(), reason=reason))
+        return True
 
     def lease(self, at: datetime) -> None:
         """Begin an attempt; nobody else makes one until the lease is over."""
@@ -166,7 +174,7 @@ class Notification(Aggregate):
 
     def fail(self, reason: str, at: datetime) -> bool:
         """It is given up; False where it ended before."""
-        if self.state in ("delivered", "failed", "suppressed"):
+        if self.has_ended:
             return False
         self._finish("failed", at, reason)
         self.emit(NotificationFailed(**self._told(), attempts=self.attempts, reason=reason))

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rapport.common.aggregate import Due
+from rapport.common.errors import PermanentError
 from rapport.common.events.cases import CaseCrisisLinked, CaseCrisisUnlinked
 from rapport.common.events.crises import (
     Coverage,
     CrisisDeclared,
+    CrisisDismissed,
     CrisisStandDownRequested,
     CrisisStoodDown,
 )
@@ -22,6 +24,7 @@ from rapport.common.events.notifications import (
 )
 from rapport.common.handling import Declared, due, on
 from rapport.notification import repository
+from rapport.notification.channels import Reason
 from rapport.notification.domain.audience import Audience, Linked, Progress, linked_id
 from rapport.notification.domain.notifications import OPTED_OUT, Notification
 from rapport.notification.domain.stakeholders import Preference
@@ -61,14 +64,19 @@ def _recipient_of(data: CaseCrisisLinked) -> str:
     prepare=what_was_said,
 )
 def link(linked: Linked | None, event: Event[CaseCrisisLinked], crisis: Crisis) -> Linked | None:
-    """Somebody belongs to a crisis: they get what has been said, and what will be."""
+    """Somebody belongs to a crisis: they get what has been said, and what will be.
+
+    Raises PermanentError where one of the two is a drill and the other is not.
+    """
     if event.historical:
         return None
+    audience = crisis.audiences.get(event.data.crisis_id)
+    if audience is not None and audience.exercise != event.exercise:
+        raise PermanentError("a case and its crisis are not of the same drill")
     recipient = _recipient_of(event.data)
     linked = linked or Linked.first(event.data, recipient)
     preference = crisis.preferences.get(recipient)
     declined = preference is not None and "statement" in preference.opted_out
-    audience = crisis.audiences.get(event.data.crisis_id)
     in_force = audience.in_force if audience is not None else ()
     return linked if linked.link(event.data, in_force, declined=declined) else None
 
@@ -103,7 +111,10 @@ def ask_for_review(
 
 async def coverage(ready: Sequence[Audience], notification: Resources) -> Mapping[str, Coverage]:
     """Count the coverage of the crises that are asked about."""
-    return {item.id: await repository.coverage(notification.store, item.id) for item in ready}
+    return {
+        item.id: await repository.coverage(notification.store, item.id, item.exercise)
+        for item in ready
+    }
 
 
 @due(Audience, prepare=coverage)
@@ -116,7 +127,19 @@ def review(audience: Audience, item: Due, counted: Mapping[str, Coverage]) -> Au
 @on(CrisisStoodDown, changes=Audience, key=lambda event: event.data.crisis_id)
 def disperse(audience: Audience | None, event: Event[CrisisStoodDown]) -> Audience | None:
     """After the stand-down nobody is told anything that is not brought to an end."""
-    if audience is None or audience.over:
+    return _end(audience, event.data.crisis_id)
+
+
+@on(CrisisDismissed, changes=Audience, key=lambda event: event.data.crisis_id)
+def dismiss(audience: Audience | None, event: Event[CrisisDismissed]) -> Audience | None:
+    """What is no crisis has nobody to tell, as after a stand-down."""
+    return _end(audience, event.data.crisis_id)
+
+
+def _end(audience: Audience | None, crisis_id: str) -> Audience | None:
+    """End a crisis, also one of which nothing was said: a statement may come after its end."""
+    audience = audience or Audience(id=crisis_id)
+    if audience.over:
         return None
     audience.over = True
     return audience
@@ -167,6 +190,9 @@ def _progress(message: Notification) -> Progress:
 
 
 def _suppressed(reason: str | None) -> Progress:
+    """Tell how far a message counts to have come; what only a drill held back, all the way."""
+    if reason == Reason.EXERCISE:
+        return "delivered"
     return "opted_out" if reason == OPTED_OUT else "failed"
 
 
@@ -199,6 +225,7 @@ DECLARED: Final[list[Declared]] = [
     ask_for_review,
     review,
     disperse,
+    dismiss,
     note_requested,
     note_delivered,
     note_failed,

@@ -1,12 +1,17 @@
 """Delivery: a notification is queued, leased, sent, recorded, and put on the log of contacts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Final
+
+import structlog
 
 from rapport.common import tracing
 from rapport.common.aggregate import Due
+from rapport.common.engine import Engine
+from rapport.common.errors import TemporaryError, pause_after
 from rapport.common.events.communications import CommunicationPurpose
 from rapport.common.events.envelope import Event
 from rapport.common.events.ids import derived_id
@@ -28,6 +33,8 @@ from rapport.notification.domain.log import Interaction
 from rapport.notification.domain.notifications import OPTED_OUT, Notification
 from rapport.notification.domain.stakeholders import Preference, Stakeholder
 from rapport.notification.resources import Resources
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +102,11 @@ async def send(notification: Notification, resources: Resources) -> None:
             call.error = outcome.reason.value
         now = resources.engine.clock.now()
         SENT.labels(channel, type(outcome).__name__.lower()).inc()
-        notification = await resources.engine.change(
-            Notification,
-            notification.id,
+        notification = await _recorded(
+            notification,
             lambda current: current and record(current, outcome, attempt, now),
-            cause=derived_id("outcome", notification.id, str(attempt)),
-            read=notification,
+            derived_id("outcome", notification.id, str(attempt)),
+            resources.engine,
         )
     if isinstance(outcome, Refused) and outcome.disable and notification.stakeholder:
         await _forget(notification, resources)
@@ -169,10 +175,15 @@ def attempt(notification: Notification, item: Due, turn: Turn) -> Notification:
 def record(
     notification: Notification, outcome: Outcome, attempt: int, now: datetime
 ) -> Notification | None:
-    """Decide what an attempt's outcome means for its message."""
+    """Decide what an attempt's outcome means for its message.
+
+    What a channel refuses because it is of a drill has not failed: it is not sent on purpose.
+    """
     match outcome:
         case Delivered(receipt):
             changed = notification.deliver(receipt, now)
+        case Refused(Reason.EXERCISE as reason):
+            changed = notification.suppress(reason.value, now)
         case Refused(reason):
             changed = notification.fail(reason.value, now)
         case Retry(reason, after):
@@ -182,6 +193,29 @@ def record(
             else:
                 changed = notification.retry(attempt, now + timedelta(seconds=wait))
     return notification if changed else None
+
+
+async def _recorded(
+    notification: Notification,
+    decide: Callable[[Notification | None], Notification | None],
+    cause: str,
+    engine: Engine,
+) -> Notification:
+    """Record an outcome, however long the store is in trouble: one that is not known is a lease
+    that runs out, and a message that is sent again.
+    """
+    read: Notification | None = notification
+    for tries in count(1):
+        try:
+            return await engine.change(
+                Notification, notification.id, decide, cause=cause, read=read
+            )
+        except TemporaryError as error:
+            read = None
+            pause = pause_after(error, tries)
+            log.warning("outcome.waits", reason=error.reason, tries=tries, pause=pause)
+            await engine.clock.sleep(pause)
+    raise AssertionError
 
 
 async def _outgoing(notification: Notification, resources: Resources) -> Outgoing:

@@ -61,7 +61,7 @@ def ask(
     allowance.ask(
         event.data,
         given.limits.rules.alerts,
-        max(given.now, event.time),
+        given.now,
         policy=given.limits.hash,
         opted_out=wants_none(given.preferences.get(allowance.recipient), event.data.purpose),
     )

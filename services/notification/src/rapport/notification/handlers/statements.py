@@ -111,7 +111,7 @@ async def _next_page(
     if audience is not None and audience.has_silenced(item):
         return PageOfRecipients((), None, is_last=True, now=now)
     linked, cursor = await repository.linked_page(
-        notification.store, item.crisis_id or "", item.cursor, PAGE
+        notification.store, item.crisis_id or "", item.exercise, item.cursor, PAGE
     )
     fresh = [one.target for one in linked if not one.was_told(item.id)]
     targets = [target for target in fresh if target is not None]

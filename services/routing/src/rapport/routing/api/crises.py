@@ -273,15 +273,16 @@ async def decide(body: TextBody, lead: Leading) -> CrisisDetail:
 @router.post("/crises/{id}/cases", summary="Link a case by hand, or unlink it")
 async def link(body: LinkBody, lead: Leading) -> LinkView:
     """For cases that the criteria do not find, or find by mistake."""
-    active = [crisis.id for crisis in await active_crises(lead.routing.store)]
-    if lead.id not in active:
+    active = {crisis.id: crisis for crisis in await active_crises(lead.routing.store)}
+    crisis = active.get(lead.id)
+    if crisis is None:
         raise NotFound("there is no such crisis, or it is not on")
 
     def act(case: Case | None) -> Case | None:
         if case is None:
             raise NotFound("there is no such case")
         if body.belongs:
-            return case if case.link(lead.id, active) else None
+            return case if case.link_by_hand(crisis.id, crisis.exercise, active) else None
         return case if case.unlink(lead.id, lead.by) else None
 
     case = await lead.command.change(Case, body.case_id, act)

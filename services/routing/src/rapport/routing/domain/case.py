@@ -26,7 +26,7 @@ from rapport.common.events.cases import (
     FeedbackClassified,
     Subject,
 )
-from rapport.common.events.feedback import FeedbackReceived
+from rapport.common.events.feedback import Contact, FeedbackReceived
 from rapport.routing.domain.clocks import Clock
 from rapport.routing.domain.conversation import Conversation, together
 from rapport.routing.domain.ownership import Owned
@@ -203,13 +203,17 @@ class Case(Owned):
             self.emit(self.clock.cancel(at, owner, "the case was closed"))
 
     def reopen(self, by: str, reason: str) -> None:
-        """Take a resolved or closed case up again; its owner has yet to accept it."""
+        """Take a resolved or closed case up again; its owner has yet to accept it.
+
+        What brought others in is over: it climbs from the bottom.
+        """
         owner = self.owned()
         if self.in_work:
             raise Conflict("the case is in work already")
         self.state = State.OPEN
         self.closes_at = None
         self.was_reopened = True
+        self.escalation, self.brought_in = 0, []
         self.emit(
             CaseReopened(case_id=self.id, by=by, owner=owner, reason=reason, about=self.about)
         )
@@ -222,25 +226,35 @@ class Case(Owned):
         if self.owner is None or self.crisis_id == crisis_id or self.crisis_id in active:
             return False
         self.crisis_id = crisis_id
-        self.emit(
-            CaseCrisisLinked(
-                case_id=self.id,
-                crisis_id=crisis_id,
-                contact=self.conversation.contact,
-                language=self.about.language,
-                about=self.about,
-            )
-        )
+        self.emit(self._linked(crisis_id))
         return True
+
+    def link_by_hand(self, crisis_id: str, exercise: str | None, active: Container[str]) -> bool:
+        """Join a crisis that somebody chose, which must be of the same `exercise`, or as real.
+
+        Where nobody chooses, the engine keeps drills and the real thing apart.
+        """
+        if exercise != self.exercise:
+            case, crisis = _drill_in_words(self.exercise), _drill_in_words(exercise)
+            raise Conflict(f"the case is {case}, the crisis is {crisis}: they do not meet")
+        return self.link(crisis_id, active)
 
     def unlink(self, crisis_id: str, by: str) -> bool:
         """Leave a crisis that the case belongs to by mistake; tell whether it did."""
         if self.crisis_id != crisis_id:
             return False
         self.crisis_id = None
-        person = self.conversation.contact.person
-        self.emit(CaseCrisisUnlinked(case_id=self.id, crisis_id=crisis_id, by=by, person=person))
+        self.emit(self._unlinked(crisis_id, by, self.conversation.contact))
         return True
+
+    def tell_contact(self, known: Contact) -> None:
+        """Tell its crisis whom to reach and where, unless that is as `known` so far."""
+        contact, crisis_id = self.conversation.contact, self.crisis_id
+        if crisis_id is None or _recipient(contact) == _recipient(known):
+            return
+        if contact.person != known.person:
+            self.emit(self._unlinked(crisis_id, SELF, known))
+        self.emit(self._linked(crisis_id))
 
     def due(self) -> Iterator[Due]:
         """Name the steps of its clock, a referral's and an offer's end, its closing by itself."""
@@ -264,6 +278,20 @@ class Case(Owned):
         elif self.clock is not None:
             self._pass_clock_step(self.clock, item, ladder)
 
+    def _linked(self, crisis_id: str) -> CaseCrisisLinked:
+        return CaseCrisisLinked(
+            case_id=self.id,
+            crisis_id=crisis_id,
+            contact=self.conversation.contact,
+            language=self.about.language,
+            about=self.about,
+        )
+
+    def _unlinked(self, crisis_id: str, by: str, contact: Contact) -> CaseCrisisUnlinked:
+        return CaseCrisisUnlinked(
+            case_id=self.id, crisis_id=crisis_id, by=by, person=contact.person
+        )
+
     def _pass_clock_step(self, clock: Clock, item: Due, ladder: Sequence[str]) -> None:
         told = clock.step(item, self.owner)
         if told is not None:
@@ -275,3 +303,11 @@ class Case(Owned):
         clock = self.clock
         if clock is not None and clock.is_running and reply.requested_at >= clock.started_at:
             self.emit(clock.meet(at, self.owner))
+
+
+def _recipient(contact: Contact) -> tuple[str | None, str | None]:
+    return contact.person, contact.email
+
+
+def _drill_in_words(exercise: str | None) -> str:
+    return "real" if exercise is None else f"of the drill {exercise!r}"

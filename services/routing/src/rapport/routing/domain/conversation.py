@@ -22,6 +22,7 @@ from rapport.common.events.vocabulary import (
     Severity,
     TrustCause,
 )
+from rapport.common.people import person_id
 from rapport.routing.domain.assessment import Assessable, Assessment
 
 HEARD_LIMIT: Final = 1_000
@@ -104,9 +105,19 @@ def _message(feedback: FeedbackReceived) -> Message:
 
 def _reachable(first: Contact, later: Contact) -> Contact:
     """The contact to answer: the first person, with the addresses that they gave since."""
-    if first.person not in (None, later.person):
-        return first
-    return later.model_copy(update={name: value for name, value in first if value})
+    if first.person in (None, later.person) or not _points(first).isdisjoint(_points(later)):
+        return later.model_copy(update={name: value for name, value in first if value})
+    return first
+
+
+def _points(contact: Contact) -> set[str]:
+    """Each contact point as persons are told apart by it: who shares one is the same person."""
+    points = [
+        person_id(b"", email=contact.email),
+        person_id(b"", phone=contact.phone),
+        *(person_id(b"", handles={network: name}) for network, name in contact.handles.items()),
+    ]
+    return {point for point in points if point is not None}
 
 
 def assessable(feedback: FeedbackReceived) -> Assessable:

@@ -126,12 +126,12 @@ class Owned(Record):
             raise Conflict("there is nobody left to escalate to")
 
     def climb(self, ladder: Sequence[str], reason: str) -> bool:
-        """Bring in the next on the ladder who is not the owner; tell whether there was one."""
+        """Bring in the first on the ladder who does not know yet; tell whether there was one."""
         owner = self.owned()
-        rungs = [person for person in ladder if person != owner]
-        if self.escalation >= len(rungs):
+        to = next((name for name in ladder if name not in (owner, *self.brought_in)), None)
+        if to is None:
             return False
-        to = rungs[self.escalation]
+        self.brought_in = [*self.brought_in, to]
         self.escalation += 1
         self.emit(
             CaseEscalated(

@@ -71,16 +71,20 @@ class Handover(BaseModel):
     """An offer of the case to somebody, who may accept it until `expires_at`."""
 
     to: str
-    reason: str
+    reason: Annotated[str, Personal(of="contact")]
     expires_at: Instant
 
 
 class Record(Aggregate):
-    """The fields of a case. `began_at` is when its first message came in."""
+    """The fields of a case. `began_at` is when its first message came in.
+
+    `escalation` is its level, `brought_in` who was told of it. A case that was stored before names
+    were kept has the level only: people are told once more, rather than not at all.
+    """
 
     COLLECTION: ClassVar[str] = "cases"
     TOPIC: ClassVar[Topic | None] = CASES
-    ORDER: ClassVar[str] = "began_at"
+    ORDER: ClassVar[str] = "listed_at"
     INDEXES: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("state",),
         ("owner",),
@@ -109,11 +113,17 @@ class Record(Aggregate):
     referral: Referral | None = None
     handover: Handover | None = None
     escalation: int = 0
+    brought_in: list[str] = Field(default_factory=list)
 
     clock: Clock | None = None
     crisis_id: str | None = None
     replies: list[Reply] = Field(default_factory=list)
     notes: list[Note] = Field(default_factory=list)
+
+    @property
+    def listed_at(self) -> Instant:
+        """Its place in lists: when it was opened or begun, and not before what it is about."""
+        return max(self.opened_at or self.began_at, self.occurred_at)
 
     @property
     def in_work(self) -> bool:

@@ -14,14 +14,26 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, UnsupportedVersionError
+from aiokafka.errors import (
+    BrokerResponseError,
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    IncompatibleBrokerVersion,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    UnsupportedVersionError,
+    for_code,
+)
 from aiokafka.protocol.admin import ApiVersionRequest
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.coordination import FindCoordinatorRequest
 
 from rapport.common.errors import PermanentError, TemporaryError
 
 REQUEST_SECONDS: Final = 10.0
 ASK_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 15.0
+PAUSE_SECONDS: Final = 0.1
 REQUEST_MS: Final = int(REQUEST_SECONDS * 1000)
 
 OLDEST: Final = "2.4"
@@ -39,6 +51,13 @@ log = structlog.get_logger(__name__)
 
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 """Without brokers it says so many times a second; what matters of that is told by us."""
+
+_MOVES: Final = (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+)
+"""What is said of a group whose coordinator is not there yet, or is another by now."""
 
 T = TypeVar("T")
 Versions = Mapping[int, tuple[int, int]]
@@ -69,7 +88,7 @@ class Brokers:
             **client,
         }
         self._asking: AIOKafkaConsumer | None = None
-        self._administering: AIOKafkaAdminClient | None = None
+        self._coordinating: AIOKafkaClient | None = None
         self._opening = asyncio.Lock()
 
     @contextmanager
@@ -133,30 +152,32 @@ class Brokers:
         return await self._offsets("end_offsets", places)
 
     async def committed(self, group: str) -> dict[TopicPartition, int]:
-        """Return what a group's members have committed, on all partitions that they have read."""
+        """Return what a group's members have committed, on all partitions that they have read.
+
+        Raises TemporaryError where its coordinator does not say so in time: that a partition is not
+        among them means that nothing was committed on it.
+        """
+        client = await self._coordinated()
         try:
             with self.trouble():
                 async with asyncio.timeout(ASK_SECONDS):
-                    async with self._opening:
-                        if self._administering is None:
-                            self._administering = AIOKafkaAdminClient(**self._options)
-                            await self._administering.start()
-                    found = await self._administering.list_consumer_group_offsets(group)
-        except TemporaryError:
-            await self.close()
+                    return await _committed(client, group)
+        except TemporaryError as error:
+            if self._coordinating is client and not isinstance(
+                error.__cause__, BrokerResponseError
+            ):
+                self._coordinating = None
+                await _ended(client)
             raise
-        return {place: there.offset for place, there in found.items()}
 
     async def close(self) -> None:
         """Close the clients that ask for offsets; the next question opens others."""
         asking, self._asking = self._asking, None
-        administering, self._administering = self._administering, None
+        coordinating, self._coordinating = self._coordinating, None
         if asking is not None:
             await closed(asking)
-        if administering is not None:
-            with suppress(Exception):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await administering.close()
+        if coordinating is not None:
+            await _ended(coordinating)
 
     async def _opened(self, client: Some) -> Some:
         try:
@@ -183,8 +204,7 @@ class Brokers:
                         getattr(asking, question)(some) for some in by_topic.values()
                     )
         except TemporaryError:
-            if self._asking is asking:
-                await self.close()
+            await self._stop_asking(asking)
             raise
         return {place: offset for answer in answers for place, offset in answer.items()}
 
@@ -193,6 +213,58 @@ class Brokers:
             if self._asking is None:
                 self._asking = await self.consumer()
             return self._asking
+
+    async def _stop_asking(self, asking: Client) -> None:
+        if self._asking is asking:
+            self._asking = None
+            await closed(asking)
+
+    async def _coordinated(self) -> AIOKafkaClient:
+        async with self._opening:
+            if self._coordinating is None:
+                client = AIOKafkaClient(**self._options)
+                try:
+                    with self.trouble():
+                        async with asyncio.timeout(REQUEST_SECONDS):
+                            await client.bootstrap()
+                except BaseException:
+                    await _ended(client)
+                    raise
+                self._coordinating = client
+            return self._coordinating
+
+
+async def _committed(client: AIOKafkaClient, group: str) -> dict[TopicPartition, int]:
+    """Ask a group's coordinator, and again where that is not there yet.
+
+    The client's own questions overlook an error that concerns the whole group: they would tell that
+    nothing was committed.
+    """
+    while True:
+        try:
+            where = await client.send(client.get_random_node(), FindCoordinatorRequest(group, 0))
+            _refuse(where.error_code)
+            answer = await client.send(where.coordinator_id, OffsetFetchRequest(group, None))
+            return _offsets_in(answer)
+        except _MOVES:
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
+def _offsets_in(answer: Any) -> dict[TopicPartition, int]:
+    """Return the offsets that an answer names; raises KafkaError for one that is no answer."""
+    _refuse(answer.error_code)
+    found: dict[TopicPartition, int] = {}
+    for topic, partitions in answer.topics:
+        for partition, offset, _, code in partitions:
+            _refuse(code)
+            if offset >= 0:
+                found[TopicPartition(topic, partition)] = offset
+    return found
+
+
+def _refuse(code: int) -> None:
+    if code:
+        raise for_code(code)()
 
 
 async def together(work: Iterator[Awaitable[T]]) -> list[T]:
@@ -203,6 +275,13 @@ async def together(work: Iterator[Awaitable[T]]) -> list[T]:
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def _ended(client: AIOKafkaClient) -> None:
+    """Close a client's connections, in bounded time and whatever state it is in."""
+    with suppress(Exception):
+        async with asyncio.timeout(ASK_SECONDS):
+            await client.close()
 
 
 async def closed(client: Client) -> None:
@@ -218,10 +297,10 @@ async def closed(client: Client) -> None:
             return
     finally:
         stopping.cancel()
-    inner: AIOKafkaClient = vars(client).get("client") or vars(client)["_client"]
-    with suppress(Exception):
-        async with asyncio.timeout(ASK_SECONDS):
-            await inner.close()
+    fetching: asyncio.Task[None] | None = getattr(vars(client).get("_fetcher"), "_fetch_task", None)
+    if fetching is not None:  # it would connect again, and fetch for nobody
+        fetching.cancel()
+    await _ended(vars(client).get("client") or vars(client)["_client"])
 
 
 def missing_requests(versions: Versions) -> list[str]:

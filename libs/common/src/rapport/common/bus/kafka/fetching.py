@@ -7,6 +7,7 @@ it come next. The client loses what it has read when that happens, so it is told
 """
 
 from collections.abc import Mapping
+from gzip import BadGzipFile
 from typing import Final
 
 import structlog
@@ -37,6 +38,15 @@ SETTINGS: Final = {
 log = structlog.get_logger(__name__)
 
 Fetched = Mapping[TopicPartition, list[Record]]
+Unread = dict[TopicPartition, list[ConsumerRecord]]
+
+
+class _Unreadable(Exception):
+    """There is a record that the client cannot take apart."""
+
+
+class _GivenOut(Exception):
+    """The partitions were given out anew meanwhile."""
 
 
 class Fetching:
@@ -48,14 +58,13 @@ class Fetching:
         self.positions: dict[TopicPartition, int] = {}
 
     async def some(self) -> Fetched:
-        """Return what has been fetched, or nothing after half a second; raises KafkaError."""
+        """Return what has been fetched, or nothing after half a second.
+
+        Raises KafkaError, or TemporaryError where the client itself is in trouble.
+        """
         try:
-            fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
-        except CorruptRecordException:
-            return await self._one_by_one()
-        except KafkaError:
-            raise
-        except Exception:
+            fetched = await self._got(timeout_ms=POLL_MS)
+        except _Unreadable:
             return await self._one_by_one()
         return {place: self._records(place, found) for place, found in fetched.items()}
 
@@ -63,57 +72,89 @@ class Fetching:
         self.positions[place] = found[-1].offset + 1
         return [record_of(one) for one in found]
 
+    async def _got(self, *places: TopicPartition, **how_much: int) -> Unread:
+        """Return what the client has read; raises _Unreadable where it cannot.
+
+        What else goes wrong with it is told by the same call, whatever the partition: a connection
+        that is reset as something is written, a task of its own that has ended.
+        """
+        try:
+            return dict(await self._consumer.getmany(*places, **how_much))
+        except CorruptRecordException as error:
+            raise _Unreadable from error
+        except KafkaError:
+            raise
+        except Exception as error:
+            if isinstance(error, RuntimeError | OSError) and not isinstance(error, BadGzipFile):
+                raise TemporaryError(f"reading failed: {type(error).__name__}") from error
+            raise _Unreadable from error
+
     async def _one_by_one(self) -> Fetched:
-        """Read each partition by itself, to find the one at fault."""
-        places = self._consumer.assignment() - self._consumer.paused()
-        if not places <= self.positions.keys():
+        """Read each partition by itself, to find the one at fault.
+
+        Where the partitions are given out anew meanwhile, nothing of it counts.
+        """
+        places, positions = self._consumer.assignment() - self._consumer.paused(), self.positions
+        if not places <= positions.keys():
             raise TemporaryError("records that cannot be read came before their positions")
         self._rewind(*places)
-        before = {place: self.positions[place] for place in places}
-        ends = await self._brokers.ends(places)
+        before = {place: positions[place] for place in places}
         records: dict[TopicPartition, list[Record]] = {}
         try:
-            for place in places:
-                if self.positions[place] < ends[place]:
-                    records[place] = await self._carefully(place)
-        except KafkaError:
-            self.positions |= before  # what was read is lost with this, so it is read again
-            self._rewind(*places)
+            for place, end in (await self._brokers.ends(places)).items():
+                if self.positions is positions and positions[place] < end:
+                    records[place] = await self._carefully(place, end)
+        except _GivenOut:
+            return {}
+        except (KafkaError, TemporaryError):
+            if self.positions is positions:  # what was read is lost with this: it is read again
+                positions |= before
+                self._rewind(*places)
             raise
         return {place: some for place, some in records.items() if some}
 
-    async def _carefully(self, place: TopicPartition) -> list[Record]:
+    async def _carefully(self, place: TopicPartition, end: int) -> list[Record]:
         try:
-            fetched = await self._consumer.getmany(place, timeout_ms=PATIENCE_MS)
-        except CorruptRecordException:
-            return await self._step_over(place)
-        except KafkaError:
-            raise
-        except Exception:
-            return await self._step_over(place)
-        return self._records(place, fetched[place]) if place in fetched else []
+            fetched = await self._alone(place)
+        except _Unreadable:
+            return await self._step_over(place, end)
+        return self._records(place, fetched) if fetched else []
 
-    async def _step_over(self, place: TopicPartition) -> list[Record]:
+    async def _step_over(self, place: TopicPartition, end: int) -> list[Record]:
         """Read record by record until those that cannot be read are behind us."""
         self._rewind(place)
         records: list[Record] = []
         unread = 0
-        while len(records) < STEPS:
+        while len(records) < STEPS and self.positions[place] < end:
             try:
-                fetched = await self._consumer.getmany(place, timeout_ms=PATIENCE_MS, max_records=1)
-            except Exception as error:
-                if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
-                    raise
+                fetched = await self._alone(place, max_records=1)
+            except _Unreadable:
                 records.append(self._unreadable(place))
                 unread += 1
                 continue
-            if place not in fetched:
+            if not fetched:
                 break
-            records += self._records(place, fetched[place])
+            records += self._records(place, fetched)
             if unread:
                 break
         log.warning("bus.unreadable", topic=place.topic, partition=place.partition, records=unread)
         return records
+
+    async def _alone(self, place: TopicPartition, **how_much: int) -> list[ConsumerRecord]:
+        """Read from one partition; raises _GivenOut where it has another position by now."""
+        positions = self.positions
+        try:
+            fetched = await self._got(place, timeout_ms=PATIENCE_MS, **how_much)
+        except Exception:
+            self._require(positions)
+            raise
+        self._require(positions)
+        return fetched.get(place, [])
+
+    def _require(self, positions: dict[TopicPartition, int]) -> None:
+        if self.positions is not positions:
+            self._rewind(*self.positions)
+            raise _GivenOut
 
     def _unreadable(self, place: TopicPartition) -> Record:
         offset = self.positions[place]

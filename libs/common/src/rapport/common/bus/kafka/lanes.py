@@ -8,7 +8,8 @@ handler's return moves its position.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
@@ -17,6 +18,7 @@ from aiokafka import TopicPartition
 
 from rapport.common.bus.kafka.fetching import PARTITION_BYTES
 from rapport.common.bus.port import Handler
+from rapport.common.bus.rests import tell_of_rests
 from rapport.common.errors import RapportError
 from rapport.common.events.codec import Record
 
@@ -101,7 +103,14 @@ class Lane:
         """Whether it has begun and is not at its end."""
         return self.position is not None and self.failure is None and not self.closing
 
+    def close(self) -> None:
+        """Hand over nothing more, and leave a handler that rests."""
+        self.closing = True
+        if self.task is not None and not self.handling:
+            self.task.cancel()
+
     async def _run(self) -> None:
+        tell_of_rests(self._rest)
         try:
             while self._waiting and self.takes_more:
                 self._batch = self._take()
@@ -130,11 +139,22 @@ class Lane:
         self.position = batch[-1].offset + 1
         self.touched = monotonic()
 
+    @contextmanager
+    def _rest(self) -> Iterator[None]:
+        """Be at work no more while the handler only waits."""
+        self.handling = False
+        if self.closing:
+            self.close()
+        try:
+            yield
+        finally:
+            self.handling = True
+
 
 async def finish(lanes: Sequence[Lane], drain: float) -> None:
-    """Let handlers at work finish within `drain` seconds, cancel the rest."""
+    """Leave handlers that rest, let those at work finish within `drain` seconds, or cancel them."""
     for lane in lanes:
-        lane.closing = True
+        lane.close()
     at_work = {lane.task for lane in lanes if lane.task and lane.handling}
     if at_work:
         await asyncio.wait(at_work, timeout=drain)

@@ -28,7 +28,7 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
 )
 
-from rapport.common.bus.kafka.brokers import Brokers, closed, together
+from rapport.common.bus.kafka.brokers import Brokers, closed
 from rapport.common.bus.kafka.fetching import SETTINGS, Fetching
 from rapport.common.bus.kafka.lanes import Lane, finish
 from rapport.common.bus.kafka.topics import no_offsets
@@ -94,6 +94,7 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
         self._moved = asyncio.Event()
         self._broken = asyncio.Event()
         self._unassigned_since = monotonic()
+        self._uncommitted_since: float | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -198,14 +199,10 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
         consumer, fetching = self._consumer, self._fetching
         assert consumer is not None
         assert fetching is not None
-        committed = await together(consumer.committed(place) for place in lanes)
-        offsets = dict(zip(lanes, committed, strict=True))
-        starts = await self._brokers.starts(
-            [place for place, offset in offsets.items() if offset is None]
-        )
-        positions = {
-            place: starts[place] if offset is None else offset for place, offset in offsets.items()
-        }
+        committed = await self._committed()
+        unread = [place for place in lanes if place not in committed]
+        starts = await self._brokers.starts(unread) if unread else {}
+        positions = {place: {**starts, **committed}[place] for place in lanes}
         for place, position in positions.items():
             consumer.seek(place, position)
         fetching.positions = positions
@@ -215,6 +212,15 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
                 consumer.pause(place)
             elif starts.get(place, 0) > 0:
                 self._stop_lane(lane, no_offsets(self.group, [place]))
+
+    async def _committed(self) -> Mapping[TopicPartition, int]:
+        """Return the group's offsets, asking until they can be had."""
+        while True:
+            try:
+                return await self._brokers.committed(self.group)
+            except TemporaryError as error:
+                log.info("bus.offsets_wait", group=self.group, reason=error.reason)
+                await asyncio.sleep(COMMIT_SECONDS)
 
     async def _keep_reading(self) -> None:
         tries = 0
@@ -333,11 +339,14 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
         while True:
             await self._moved.wait()
             self._moved.clear()
-            await self._commit()
+            if not await self._commit():
+                self._moved.set()
             await asyncio.sleep(COMMIT_SECONDS)
 
-    async def _commit(self) -> None:
-        """Commit what is done and is not committed yet; a commit that comes too late is dropped.
+    async def _commit(self) -> bool:
+        """Commit what is done and is not committed yet; tell whether there is nothing to try again.
+
+        A commit that comes too late is dropped: what it was about is delivered to somebody else.
 
         The client would try for ever, at last for another assignment, so it gets little time; and
         this waits for the one before it, so that none is left when partitions are given away.
@@ -345,9 +354,11 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
         async with self._committing:
             with suppress(TimeoutError):
                 async with asyncio.timeout(COMMIT_LIMIT_SECONDS):
-                    await self._commit_done()
+                    return await self._commit_done()
+        log.warning("bus.commit_failed", group=self.group, reason="TimeoutError")
+        return False
 
-    async def _commit_done(self) -> None:
+    async def _commit_done(self) -> bool:
         consumer = self._consumer
         done = {
             lane: lane.position
@@ -355,16 +366,20 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
             if lane.position is not None and lane.position > lane.committed
         }
         if consumer is None or not done:
-            return
+            return True
+        self._uncommitted_since = self._uncommitted_since or monotonic()
         try:
             await consumer.commit({lane.place: position for lane, position in done.items()})
         except (CommitFailedError, IllegalStateError):
             log.info("bus.commit_dropped", group=self.group)
-        except KafkaError as error:
+        except Exception as error:
             log.warning("bus.commit_failed", group=self.group, reason=type(error).__name__)
+            return False
         else:
             for lane, position in done.items():
                 lane.committed = position
+            self._uncommitted_since = None
+        return True
 
     async def _leave_lanes(self, drain: float) -> None:
         """End the lanes of this assignment, and commit what they have done."""
@@ -374,7 +389,7 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
         await finish(list(lanes.values()), drain)
         if self._lanes is lanes:
             await self._commit()
-            self._lanes = None
+            self._lanes = self._uncommitted_since = None
             self._unassigned_since = monotonic()
 
     async def _watch(self) -> NoReturn:
@@ -390,6 +405,8 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
                 if now - self._unassigned_since > stall + self._timing.rebalance:
                     raise TemporaryError("no partitions have been assigned for a long time")
                 continue
+            if self._uncommitted_since is not None and now - self._uncommitted_since > stall:
+                raise TemporaryError("nothing has been committed for a long time")
             quiet = [
                 lane
                 for lane in lanes.values()

@@ -34,7 +34,6 @@ SET_HERE: Final = 1
 """The source of a topic's own settings, in what brokers say of them."""
 
 APPLY: Final = "run `rapport topics apply`"
-OFFSETS_SECONDS: Final = 30.0
 TRIES: Final = 50
 PAUSE_SECONDS: Final = 0.2
 
@@ -274,11 +273,10 @@ async def _seed(
     Offsets of a group at work are its members' alone. They begin by themselves where the log is
     whole, as that of a new topic is.
     """
+    starts = await brokers.starts(await _without_offset(brokers, group, places))
+    if not starts:
+        return [], []
     async with _outsider(brokers, group, places) as consumer:
-        committed = await _committed(brokers, consumer, places)
-        starts = await brokers.starts([place for place in places if committed[place] is None])
-        if not starts:
-            return [], []
         try:
             with brokers.trouble():
                 async with asyncio.timeout(REQUEST_SECONDS):
@@ -296,7 +294,7 @@ async def _seed(
 async def _outsider(
     brokers: Brokers, group: str, places: Sequence[TopicPartition]
 ) -> AsyncIterator[AIOKafkaConsumer]:
-    """Return a consumer that knows a group's offsets without being one of its members."""
+    """Return a consumer that commits for a group without being one of its members."""
     consumer = await brokers.consumer(group_id=group, auto_offset_reset="none")
     try:
         consumer.assign(places)
@@ -306,22 +304,11 @@ async def _outsider(
         await closed(consumer)
 
 
-async def _committed(
-    brokers: Brokers, consumer: AIOKafkaConsumer, places: Iterable[TopicPartition]
-) -> dict[TopicPartition, int | None]:
-    with brokers.trouble():
-        async with asyncio.timeout(OFFSETS_SECONDS):
-            places = list(places)
-            offsets = await together(consumer.committed(place) for place in places)
-    return dict(zip(places, offsets, strict=True))
-
-
 async def _without_offset(
     brokers: Brokers, group: str, places: Sequence[TopicPartition]
 ) -> list[TopicPartition]:
-    async with _outsider(brokers, group, places) as consumer:
-        committed = await _committed(brokers, consumer, places)
-    return [place for place, offset in committed.items() if offset is None]
+    committed = await brokers.committed(group)
+    return [place for place in places if place not in committed]
 
 
 def _places(topics: Mapping[str, Topic], names: Iterable[str]) -> list[TopicPartition]:
