@@ -14,6 +14,7 @@ PURE = {
     "rapport.common.events",
     "rapport.common.local_time",
     "rapport.common.matching",
+    "rapport.common.people",
     "rapport.common.policy",
     "rapport.common.strict_json",
     "rapport.common.text",

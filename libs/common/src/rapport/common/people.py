@@ -6,7 +6,7 @@ nothing without it. E-mail addresses are compared in lower case, telephone numbe
 
 import hmac
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from rapport.common.events.ids import base32
@@ -24,7 +24,7 @@ def person_id(
     None where there is no contact point (a blank one is none). The id is 26 characters,
     HMAC-SHA-256 cut to 128 bits.
     """
-    point = _contact_point(email, phone, handles or {})
+    point = next(contact_points(email, phone, handles or {}), None)
     if point is None:
         return None
     keyed = _keyed(key).copy()
@@ -38,17 +38,17 @@ def _keyed(key: bytes) -> hmac.HMAC:
     return hmac.new(key, digestmod="sha256")
 
 
-def _contact_point(email: str | None, phone: str | None, handles: Mapping[str, str]) -> str | None:
+def contact_points(
+    email: str | None, phone: str | None, handles: Mapping[str, str]
+) -> Iterator[str]:
+    """Name each contact point as persons are told apart by it; a blank one is none."""
     if email:
         plain = email if email.isascii() else unicodedata.normalize("NFKC", email)
         if address := plain.strip().lower():
-            return f"email:{address}"
+            yield f"email:{address}"
     digits = "".join(str(unicodedata.digit(sign)) for sign in phone or "" if sign.isdigit())
-    number = digits.removeprefix("00")
-    if number:
-        return f"phone:{number}"
+    if number := digits.removeprefix("00"):
+        yield f"phone:{number}"
     for network, handle in sorted(handles.items()):
-        name = handle.strip().lstrip("@").lower()
-        if name:
-            return f"{network.lower()}:{name}"
-    return None
+        if name := handle.strip().lstrip("@").lower():
+            yield f"{network.lower()}:{name}"

@@ -22,7 +22,7 @@ from rapport.common.events.vocabulary import (
     Severity,
     TrustCause,
 )
-from rapport.common.people import person_id
+from rapport.common.people import contact_points
 from rapport.routing.domain.assessment import Assessable, Assessment
 
 HEARD_LIMIT: Final = 1_000
@@ -111,13 +111,8 @@ def _reachable(first: Contact, later: Contact) -> Contact:
 
 
 def _points(contact: Contact) -> set[str]:
-    """Each contact point as persons are told apart by it: who shares one is the same person."""
-    points = [
-        person_id(b"", email=contact.email),
-        person_id(b"", phone=contact.phone),
-        *(person_id(b"", handles={network: name}) for network, name in contact.handles.items()),
-    ]
-    return {point for point in points if point is not None}
+    """Return each contact point: who shares one is the same person."""
+    return set(contact_points(contact.email, contact.phone, contact.handles))
 
 
 def assessable(feedback: FeedbackReceived) -> Assessable:

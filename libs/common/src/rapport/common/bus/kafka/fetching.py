@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
 
 from rapport.common.bus.kafka.brokers import Brokers
 from rapport.common.errors import TemporaryError
@@ -80,13 +80,13 @@ class Fetching:
         """
         try:
             return dict(await self._consumer.getmany(*places, **how_much))
-        except CorruptRecordException as error:
+        except (BadGzipFile, CorruptRecordException) as error:
             raise _Unreadable from error
         except KafkaError:
             raise
+        except (ConsumerStoppedError, RuntimeError, OSError) as error:
+            raise TemporaryError(f"reading failed: {type(error).__name__}") from error
         except Exception as error:
-            if isinstance(error, RuntimeError | OSError) and not isinstance(error, BadGzipFile):
-                raise TemporaryError(f"reading failed: {type(error).__name__}") from error
             raise _Unreadable from error
 
     async def _one_by_one(self) -> Fetched:

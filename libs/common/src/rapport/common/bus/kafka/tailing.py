@@ -79,6 +79,9 @@ async def _read(
     except OffsetOutOfRangeError:
         await _require(brokers, positions)
         raise TemporaryError("an offset was out of range") from None
+    except TemporaryError:
+        if not stopped.is_set():
+            raise
     except KafkaError as error:
         if not stopped.is_set():
             raise TemporaryError(f"reading failed: {type(error).__name__}") from error
