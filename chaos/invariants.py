@@ -6,6 +6,7 @@ system works. DESIGN's invariants, one by one; `docs/reliability.md` names the p
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any, Final
 
 from chaos.evidence import Evidence, Stored, Told, left
@@ -22,7 +23,7 @@ EFFECTS: Final[Mapping[str, Sequence[str]]] = {
     "case.noted": ("case_id",),
     "case.opened": ("case_id",),
     "case.reply_requested": ("reply_id",),
-    "case.crisis_linked": ("case_id", "crisis_id"),
+    "case.crisis_linked": ("case_id", "crisis_id", "contact.person", "contact.email"),
     "crisis.proposed": ("crisis_id",),
     "crisis.declared": ("crisis_id",),
     "crisis.stood_down": ("crisis_id",),
@@ -102,10 +103,15 @@ def each_effect_happened_once(evidence: Evidence) -> Iterator[str]:
     for type, fields in EFFECTS.items():
         ids: dict[tuple[Any, ...], set[str]] = defaultdict(set)
         for event in evidence.told(type):
-            ids[tuple(event.data.get(name) for name in fields)].add(event.id)
+            ids[tuple(_at(event.data, name) for name in fields)].add(event.id)
         for name, found in ids.items():
             if len(found) > 1:
                 yield f"{type} of {'/'.join(map(str, name))} happened {len(found)} times"
+
+
+def _at(data: Any, path: str) -> Any:
+    """Return what is at a path of names within an event's data."""
+    return reduce(lambda found, name: (found or {}).get(name), path.split("."), data)
 
 
 def a_conversation_is_one_case(evidence: Evidence) -> Iterator[str]:

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -16,9 +17,12 @@ import pytest
 from click.testing import CliRunner, Result
 from prometheus_client import REGISTRY
 
-from rapport.common.events import CATALOGUE, Message
+from rapport.common.bus.history import history
+from rapport.common.errors import TemporaryError
+from rapport.common.events import CATALOGUE, Message, Record
 from rapport.common.events.feedback import FeedbackReceived
 from rapport.common.events.topics import FEEDBACK
+from rapport.standalone.operations import events as operations_events
 from rapport.standalone.operations import reach
 from rapport.standalone.operations.dlq import dlq
 from rapport.standalone.operations.events import events
@@ -254,7 +258,8 @@ async def test_a_redrive_says_which_letters(rapport: System, body: Any) -> None:
 
 
 async def test_a_command_that_makes_no_sense_is_refused(line: Line) -> None:
-    for arguments in ((), ("0/1", "--all"), ("0/1", "--group", "routing"), ("x",)):
+    too_many = ["0/1"] * 1_001
+    for arguments in ((), ("0/1", "--all"), ("0/1", "--group", "routing"), ("x",), too_many):
         assert (await line(dlq, "redrive", *arguments)).exit_code == 2
     result = await line(dlq, "redrive", "--all")
     assert (result.exit_code, "there is no log" in result.output) == (1, True)
@@ -280,6 +285,21 @@ async def test_an_export_holds_everything_that_was_published(
     assert (event["specversion"], event["type"]) == ("1.0", FeedbackReceived.TYPE)
     assert not any(secret in file.read_text("utf-8") for secret in (SECRET, "Cora"))
     assert SECRET in await line.told(events, "export", "--personal")
+
+
+async def test_an_export_that_is_broken_off_leaves_the_one_before(
+    failed: System, line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken_off(*_: object) -> AsyncIterator[Sequence[Record]]:
+        yield (await anext(history(failed.bus, [FEEDBACK.name])))[:1]
+        raise TemporaryError("the brokers are gone")
+
+    monkeypatch.setattr(operations_events, "history", broken_off)
+    file = tmp_path / "events.jsonl"
+    file.write_text("before")
+    assert (await line(events, "export", "--output", str(file))).exit_code == 1
+    assert file.read_text() == "before"
+    assert {*os.listdir(tmp_path)} == {"data", file.name}
 
 
 async def test_an_export_is_of_some_types_and_of_some_time(failed: System, line: Line) -> None:

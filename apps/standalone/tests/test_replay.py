@@ -16,7 +16,7 @@ from rapport.common.errors import (
     TemporaryError,
 )
 from rapport.standalone.readers import Record, read_file
-from rapport.standalone.replay import Summary, choose_mapping, replay
+from rapport.standalone.replay import Summary, _insist, choose_mapping, replay
 from rapport.standalone.system import System, system
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "cfpb" / "complaints.csv"
@@ -146,6 +146,19 @@ async def test_a_server_that_is_not_there_ends_it_with_a_reason(
 ) -> None:
     with pytest.raises(TemporaryError, match="cannot be reached"):
         await bring(rapport, table, url=f"http://127.0.0.1:{unused_tcp_port}")
+
+
+async def test_what_a_gateway_says_while_intake_restarts_ends_nothing() -> None:
+    answers = iter(
+        [
+            httpx2.Response(502, headers={"Retry-After": "0"}),
+            httpx2.Response(503, headers={"Retry-After": "Mon, 30 Nov 2026 08:00:00 GMT"}),
+            httpx2.Response(207, json={"items": []}),
+        ]
+    )
+    transport = httpx2.MockTransport(lambda request: next(answers))
+    async with httpx2.AsyncClient(transport=transport) as client:
+        assert await _insist(client, "http://gateway.test/", b"[]") == {"items": []}
 
 
 def test_a_mapping_that_is_not_there_is_told_with_those_that_are() -> None:

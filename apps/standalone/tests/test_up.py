@@ -10,8 +10,11 @@ import pytest
 import structlog
 from click.testing import CliRunner
 
+from rapport.common.auth import Verifier
 from rapport.common.errors import TemporaryError
+from rapport.common.settings import Settings
 from rapport.standalone import cli
+from rapport.standalone.system import signer_of
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +25,24 @@ def logs() -> Iterator[None]:
     yield
     structlog.configure(**before)
     root.handlers, root.level = handlers, level
+
+
+def test_a_token_is_of_an_installation_that_is_there(tmp_path: Path) -> None:
+    asked = ["token", "--subject", "ana", "--roles", "agent", "--data-dir", str(tmp_path / "x")]
+    ended = CliRunner().invoke(cli.rapport, asked)
+    assert (ended.exit_code, "holds no installation" in ended.output) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_token_is_one_that_the_services_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAPPORT_AUTH_ISSUER", "us")
+    signer_of(tmp_path, Settings.load())
+    asked = ["token", "--subject", "ana", "--roles", "agent", "--data-dir", str(tmp_path)]
+    token = CliRunner().invoke(cli.rapport, asked).output.strip()
+    verifier = Verifier.from_file(tmp_path / "keys" / "verify.json", "us", "rapport")
+    assert verifier.verify(token).subject == "ana"
 
 
 @asynccontextmanager

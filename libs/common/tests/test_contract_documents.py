@@ -8,7 +8,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from rapport.common.events import CATALOGUE
-from rapport.common.events.documents import broken_by, documents, incompatibilities, json_schema
+from rapport.common.events.documents import (
+    broken_by,
+    documents,
+    export,
+    incompatibilities,
+    json_schema,
+)
 
 DOCUMENTS = Path(__file__).parents[3] / "docs" / "events"
 OURS = sorted(type for type in CATALOGUE if type.startswith("rapport."))
@@ -17,6 +23,12 @@ OURS = sorted(type for type in CATALOGUE if type.startswith("rapport."))
 def test_the_committed_documents_are_current() -> None:
     committed = {path.name: path.read_text("utf-8") for path in DOCUMENTS.glob("*.json")}
     assert committed == documents(), "run `make docs`"
+
+
+def test_an_export_leaves_alone_what_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text("{}")
+    assert export(tmp_path) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"package.json", *documents()}
 
 
 def test_no_event_breaks_those_who_read_the_committed_form() -> None:

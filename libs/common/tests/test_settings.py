@@ -88,6 +88,14 @@ def test_a_folder_of_secrets_that_is_not_there_is_named(
         Settings.load()
 
 
+def test_a_folder_of_policies_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAPPORT_POLICY_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(Invalid, match="RAPPORT_POLICY_DIR"):
+        Settings.load()
+
+
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAPPORT_KETTLE_SECRET", "hush")
     assert "hush" not in repr(Settings.load())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapport.common.errors import Invalid
+from rapport.common.errors import Invalid, TooLarge
 from rapport.intake.domain import (
     Mapping,
     apply,
@@ -238,6 +238,9 @@ def test_each_item_of_a_list_is_one_feedback() -> None:
     assert isinstance(last, dict)
     assert list(apply_all(chat, payload | {"event": "ping"})) == []
     assert list(apply_all(chat, {"event": "message"})) == []
+    assert len(list(apply_all(chat, payload, limit=4))) == len(results)
+    with pytest.raises(TooLarge, match="holds 4 items; at most 3"):
+        list(apply_all(chat, payload | {"event": "ping"}, limit=3))
 
 
 def test_a_cloud_event_is_reached_around_its_data() -> None:

@@ -356,7 +356,13 @@ def test_a_batch_over_the_limit_is_refused_before_its_first_item() -> None:
 
 
 def test_an_empty_array_has_no_items() -> None:
-    assert list(parse_array(b" [ ] ")) == []
+    assert list(parse_array(b" [ ] ", 0)) == []
+
+
+def test_what_would_take_many_times_its_size_in_memory_is_not_read() -> None:
+    for body in (b"[" + b"{}," * 250_000 + b"{}]", b"[" * 250_001):
+        with pytest.raises(TooLarge, match="over 250,000 objects and arrays"):
+            read_array(body, NOW, limit=1_000)
 
 
 def test_a_batch_item_names_its_place() -> None:

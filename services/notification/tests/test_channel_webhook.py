@@ -215,6 +215,8 @@ async def test_retry_after_is_passed_on(
         ("Sun, 22 Nov 2026 12:01:30 GMT", 90.0),
         ("Sun, 22 Nov 2026 12:01:30 -0000", 90.0),
         ("Sun, 22 Nov 2026 11:00:00 GMT", 0.0),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),
+        ("Sun, 22 Nov 2026 12:01:30 -99999999999999", None),
     ],
 )
 def test_retry_after_is_a_number_or_a_date(header: str | None, after: float | None) -> None:

@@ -624,6 +624,18 @@ async def test_its_crisis_knows_who_was_nameless_at_first_by_their_name_alone(
     ]
 
 
+async def test_its_crisis_is_told_of_an_imported_address_with_the_next_message(
+    routing: Harness,
+) -> None:
+    await declare(routing)
+    await routing.given(feedback(contact=BY_PHONE))
+    with_address = BY_PHONE.model_copy(update={"email": "rita@example.com"})
+    await routing.given(feedback(feedback_id="f2", contact=with_address), historical=True)
+    assert routing.published(CaseCrisisLinked).data.contact == BY_PHONE
+    await routing.given(feedback(feedback_id="f3", contact=BY_PHONE))
+    assert routing.all(CaseCrisisLinked)[-1].data.contact == with_address
+
+
 async def test_a_crisis_that_is_over_is_told_of_no_address(routing: Harness) -> None:
     await declare(routing)
     await routing.given(feedback(contact=Contact()))

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from rapport.common import tracing
-from rapport.common.auth import ROLES, Signer
-from rapport.common.errors import RapportError, TemporaryError
+from rapport.common.auth import ROLES
+from rapport.common.errors import TemporaryError
 from rapport.common.events.documents import export
 from rapport.common.serving import main as run_service
 from rapport.common.serving import stop_asked, until_stopped
@@ -34,7 +34,13 @@ from rapport.standalone.readers import read_file
 from rapport.standalone.replay import choose_mapping
 from rapport.standalone.replay import replay as bring_in
 from rapport.standalone.system import PEOPLE, SERVICES, role_tokens, system
-from rapport.standalone.terminal import console, data_dir_option, finish, own_token
+from rapport.standalone.terminal import (
+    console,
+    data_dir_option,
+    finish,
+    own_signer,
+    own_token,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -175,15 +181,22 @@ def backup(target: Path, data_dir: Path) -> None:
 @rapport.command()
 @click.option("--subject", required=True, help="Who the token is for.")
 @click.option("--roles", required=True, help=f"Comma-separated, of {', '.join(ROLES)}.")
-@click.option("--days", default=30.0, show_default=True, help="How long it is good.")
+@click.option(
+    "--days",
+    type=click.FloatRange(0, 3_660, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="How long it is good.",
+)
 @data_dir_option
 def token(subject: str, roles: str, days: float, data_dir: Path) -> None:
     """Print a token for SUBJECT, signed with the data directory's key."""
     wanted = [role.strip() for role in roles.split(",") if role.strip()]
-    try:
-        click.echo(Signer.open(data_dir / "keys").mint(subject, wanted, days=days))
-    except RapportError as error:
-        raise click.ClickException(error.reason) from None
+
+    async def run() -> None:
+        click.echo(own_signer(data_dir).mint(subject, wanted, days=days))
+
+    finish(run)
 
 
 @rapport.command()
@@ -215,6 +228,9 @@ def replay(
 
     Items of the past are counted and nothing else, unless --as-live moves them to now.
     """
+
+    if Path(file).exists() and refusals.exists() and refusals.samefile(file):
+        raise click.UsageError("--refusals names FILE itself")
 
     async def run() -> None:
         mapping = choose_mapping(mapping_name, IntakeSettings.load().mapping_dir)

@@ -27,7 +27,8 @@ from rapport.common.errors import TemporaryError
 from rapport.common.events.topics import TOPICS
 from rapport.common.runtime import kafka_servers, open_bus
 from rapport.common.settings import PREFIX, Settings
-from rapport.standalone.system import HOST, SERVICES, keys
+from rapport.standalone.data_files import KEYS
+from rapport.standalone.system import HOST, SERVICES, keys, signer_of
 
 PORTS: Final = {name: port for port, name in enumerate(SERVICES, 8101)}
 START_SECONDS: Final = 60.0
@@ -130,7 +131,14 @@ class Process:
             self._process.send_signal(number)
 
     async def _tell_all(self, written: asyncio.StreamReader) -> None:
-        async for line in written:
+        """Tell each line; of one that is too long to be kept, that there was one."""
+        while True:
+            try:
+                line = await written.readline()
+            except ValueError:
+                line = b"(a line that is too long)"
+            if not line:
+                return
             self._tell(self.service, line.decode(errors="replace").rstrip())
 
 
@@ -214,9 +222,9 @@ async def processes(
     `settings` win over the environment. Topics are created where they are missing. Raises
     TemporaryError where a server or a service does not come up.
     """
-    signer = Signer.open(data_dir / "keys")
-    given = {**keys(data_dir / "keys"), **(settings or {})}
+    given = {**keys(data_dir / KEYS), **(settings or {})}
     common = Settings.load(**given)
+    signer = signer_of(data_dir, common)
     await apply_topics(common)
     async with AsyncExitStack() as stack:
         time = clock or SystemClock()

@@ -31,6 +31,7 @@ BATCH_BYTES: Final = 4 * 1024 * 1024
 ON_THE_WAY: Final = 3
 TRIES: Final = 8
 LONGEST_WAIT: Final = 30.0
+PASSING: Final = (429, 502, 503, 504)
 
 _FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -242,7 +243,7 @@ async def _sender(url: str, token: str) -> AsyncIterator[Send]:
 
 
 async def _insist(client: httpx2.AsyncClient, target: str, body: bytes) -> dict[str, Any]:
-    """Post until it is answered: 503 and broken connections are tried again, which is safe."""
+    """Post until it is answered: what passes by itself is tried again, which is safe."""
     for tries in range(1, TRIES + 1):
         wait = min(LONGEST_WAIT, 0.1 * 2**tries)
         try:
@@ -254,9 +255,10 @@ async def _insist(client: httpx2.AsyncClient, target: str, body: bytes) -> dict[
             if response.status_code == 207:
                 answer: dict[str, Any] = response.json()
                 return answer
-            if response.status_code != 503:
+            if response.status_code not in PASSING:
                 raise PermanentError(told_problem(response))
-            wait = float(response.headers.get("retry-after", wait))
+            asked = response.headers.get("retry-after", "")
+            wait = min(LONGEST_WAIT, float(asked)) if asked.isdecimal() else wait
         await asyncio.sleep(wait)
     raise TemporaryError(f"{target} has more to do than it can")
 

@@ -22,6 +22,7 @@ from rapport.common.http import Front, create_app, operations
 from rapport.common.jwks import open_verifier
 from rapport.common.runtime import Running, Service, disks_of, open_bus, open_store
 from rapport.common.serving import listening
+from rapport.common.settings import Settings
 from rapport.intake.service import SERVICE as INTAKE
 from rapport.knowledge.service import SERVICE as KNOWLEDGE
 from rapport.notification.service import SERVICE as NOTIFICATION
@@ -88,6 +89,11 @@ def keys(folder: Path) -> dict[str, Any]:
     return found
 
 
+def signer_of(data_dir: Path, settings: Settings) -> Signer:
+    """Return what signs tokens that services with these settings take; makes the key if need be."""
+    return Signer.open(data_dir / KEYS, settings.auth_issuer, settings.auth_audience)
+
+
 @asynccontextmanager
 async def system(
     data_dir: Path,
@@ -105,7 +111,8 @@ async def system(
     clock = clock or SystemClock()
     check_files(data_dir, SERVICES)
     try:
-        signer, secret = Signer.open(data_dir / KEYS), keys(data_dir / KEYS)
+        secret = keys(data_dir / KEYS)
+        signer = signer_of(data_dir, Settings.load(**secret, **(settings or {})))
     except OSError as error:
         raise TemporaryError(f"{data_dir} cannot be used: {error.strerror}") from error
     given = {

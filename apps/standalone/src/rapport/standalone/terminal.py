@@ -13,6 +13,9 @@ from rich.console import Console
 from rapport.common.auth import Signer
 from rapport.common.errors import NotFound, RapportError
 from rapport.common.serving import run_on_loop
+from rapport.common.settings import Settings
+from rapport.standalone.data_files import KEYS
+from rapport.standalone.system import signer_of
 
 console = Console()
 
@@ -27,9 +30,14 @@ data_dir_option = click.option(
 
 def own_token(data_dir: Path, subject: str, role: str) -> str:
     """Return a token of the installation in `data_dir`; raises NotFound where there is none."""
-    if not (data_dir / "keys").is_dir():
-        raise NotFound(f"{data_dir} holds no installation: give --data-dir or --token")
-    return Signer.open(data_dir / "keys").mint(subject, [role])
+    return own_signer(data_dir).mint(subject, [role])
+
+
+def own_signer(data_dir: Path) -> Signer:
+    """Return what signs for the installation in `data_dir`; raises NotFound where there is none."""
+    if not (data_dir / KEYS / "sign.json").exists():
+        raise NotFound(f"{data_dir} holds no installation: name one with --data-dir")
+    return signer_of(data_dir, Settings.load())
 
 
 def finish(run: Callable[[], Coroutine[Any, Any, None]]) -> None:

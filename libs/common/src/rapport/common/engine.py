@@ -106,7 +106,6 @@ class _Fold:
     decided: list[Step] = field(default_factory=list)
     rest: Sequence[Step] = ()
     spoilt: bool = False
-    repeats: bool = False
 
 
 @dataclass(slots=True)
@@ -142,6 +141,7 @@ class Engine:
         self.clock = clock
         self._turns: dict[type[Aggregate], _Turn] = {}
         self._applying: set[asyncio.Task[None]] = set()
+        self._doubtful: dict[type[Aggregate], set[str]] = {}
         self._meters: dict[type[Aggregate], Histogram] = {}
         self.on_saved: Callable[[Sequence[Aggregate]], None] = lambda saved: None
         self.room: Callable[[type[Aggregate]], int] = lambda kind: 0
@@ -166,6 +166,7 @@ class Engine:
         races = 0
         while remaining:
             loaded, read = read or await self._load(kind, remaining), None
+            self._nudge_doubtful()
             folds = {
                 id: self._fold(
                     id, loaded.get(id), waiting, careful=id in careful, alone=id in alone
@@ -174,12 +175,12 @@ class Engine:
                 if not _is_deleted(id, loaded, gone, waiting)
             }
             careful |= {id for id, fold in folds.items() if fold.spoilt}
-            repeated = [id for id, fold in folds.items() if fold.repeats]
-            if repeated:  # whoever saved it may not have come to know of that
-                self.relay.nudge(kind, repeated)
-            outcome = await self._save(
-                kind, [fold.change for fold in folds.values() if fold.change]
-            )
+            changes = [fold.change for fold in folds.values() if fold.change]
+            try:
+                outcome = await self._save(kind, changes)
+            except TemporaryError:
+                self._doubt(kind, changes)
+                raise
             alone |= outcome.refused.keys()
             gone = {id for id in outcome.lost if id not in loaded}
             remaining = {
@@ -296,10 +297,7 @@ class Engine:
             if len(messages) >= FOLD_LIMIT or (alone and fold.decided):
                 fold.rest = steps[place:]
                 break
-            if step.failure is not None:
-                continue
-            if aggregate is not None and step.is_done(aggregate):
-                fold.repeats = True
+            if step.failure is not None or (aggregate is not None and step.is_done(aggregate)):
                 continue
             working = aggregate.model_copy(deep=True) if careful and aggregate else aggregate
             try:
@@ -370,6 +368,19 @@ class Engine:
                 except PermanentError as refusal:
                     outcome.refused[change.aggregate.id] = refusal
         return outcome
+
+    def _doubt(self, kind: type[Aggregate], changes: Sequence[Change]) -> None:
+        """Remember what may have been saved although the store was in trouble.
+
+        Whoever repeats such a decision finds it made, and would leave its messages to the sweeper.
+        """
+        with_messages = [change.aggregate.id for change in changes if change.messages]
+        self._doubtful.setdefault(kind, set()).update(with_messages)
+
+    def _nudge_doubtful(self) -> None:
+        """Have the relay look for that, now that the store answers again."""
+        while self._doubtful:
+            self.relay.nudge(*self._doubtful.popitem())
 
     def _save_seconds(self, kind: type[Aggregate]) -> Histogram:
         """Return what measures such saves; looking a metric up by its labels takes longer."""

@@ -12,14 +12,17 @@ In YAML or JSON a condition is a mapping from a field to what it must be; all mu
 
 from collections.abc import Iterable, Mapping
 from math import nan
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, RootModel, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 
 from rapport.common.errors import FieldProblem, Invalid
 from rapport.common.events.vocabulary import Severity
 
-Scalar = str | bool | int | float | None
+Number = Annotated[float, Field(allow_inf_nan=False)]
+"""JSON knows no others, so a stored one would not be there when it is read."""
+
+Scalar = str | bool | int | Number | None
 
 _RANK: Final = {severity.value: rank for rank, severity in enumerate(Severity)}
 
@@ -29,8 +32,8 @@ class Comparison(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    at_least: int | float | Severity | None = None
-    below: int | float | Severity | None = None
+    at_least: int | Number | Severity | None = None
+    below: int | Number | Severity | None = None
     is_not: str | tuple[str, ...] | None = None
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, DirectoryPath, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rapport.common.errors import FieldProblem, Invalid
@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     )
     http_host: str = Field("127.0.0.1", description="Address that the HTTP server listens on.")
     http_port: int = Field(8080, ge=0, le=65535, description="Port of the HTTP server; 0 is any.")
-    policy_dir: Path | None = Field(
+    policy_dir: DirectoryPath | None = Field(
         None, description="Folder of YAML policies that replace the built-in ones, by service."
     )
     auth_issuer: str = Field("rapport", description="The `iss` that tokens must carry.")

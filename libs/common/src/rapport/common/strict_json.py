@@ -15,10 +15,13 @@ from typing import Any, Final, NamedTuple
 
 import jiter
 
-from rapport.common.errors import FieldProblem, Malformed
+from rapport.common.errors import FieldProblem, Malformed, TooLarge
 
 MAX_DEPTH: Final = 32
 """How many arrays and objects may lie within each other."""
+
+MAX_CONTAINERS: Final = 250_000
+"""How many arrays and objects a document may have: each takes some 100 bytes, however short."""
 
 MAX_PROBLEMS: Final = 50
 """How many problems are told at once."""
@@ -43,10 +46,10 @@ def parse_json(body: bytes) -> Any:
     return value
 
 
-def parse_array(body: bytes) -> Iterator[Any]:
-    """Yield the items of the JSON array `body`; an item at fault as the `Malformed` that it is.
+def parse_array(body: bytes, limit: int) -> Iterator[Any]:
+    """Return the items of the JSON array `body`; an item at fault as the `Malformed` that it is.
 
-    Raises `Malformed` where the whole is not a JSON array.
+    Raises `Malformed` where the whole is not a JSON array, `TooLarge` for more than `limit` items.
     """
     suspect = False
     try:
@@ -56,9 +59,12 @@ def parse_array(body: bytes) -> Iterator[Any]:
         items = _read_slowly(body, error)
     if not isinstance(items, list):
         raise Malformed("the batch is not a JSON array", [FieldProblem("", "must be an array")])
-    for item in items:
-        flawed = _refusal(item) if suspect else None
-        yield flawed or (_nested_too_deep() if _too_deep(item) else item)
+    if len(items) > limit:
+        raise TooLarge(f"the batch holds {len(items)} items; at most {limit} are taken at once")
+    return (
+        (_refusal(item) if suspect else None) or (_nested_too_deep() if _too_deep(item) else item)
+        for item in items
+    )
 
 
 def pointer_to(location: Iterable[str | int]) -> str:
@@ -72,6 +78,9 @@ def _step(step: str | int) -> str:
 
 
 def _parse(body: bytes) -> Any:
+    """Read it at once; raises `TooLarge` for what would take many times its size in memory."""
+    if body.count(b"{") + body.count(b"[") > MAX_CONTAINERS:
+        raise TooLarge(f"the JSON has over {MAX_CONTAINERS:,} objects and arrays")
     return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
 
 

@@ -1,9 +1,8 @@
 """What notification can be told beyond the common settings."""
 
-from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import DirectoryPath, Field, SecretStr
 
 from rapport.common import settings
 
@@ -24,6 +23,6 @@ class Settings(settings.Settings):
         (),
         description="`HOST:PORT,...` of webhook receivers that are allowed though not public.",
     )
-    template_dir: Path | None = Field(
+    template_dir: DirectoryPath | None = Field(
         None, description="Folder of message templates that replace the built-in ones."
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
@@ -119,9 +120,12 @@ def redrive_letters(
         raise click.UsageError("name PLACES, or --all")
     if places and (group or type):
         raise click.UsageError("--group and --type go with --all")
-    wanted = Redrive(
-        places=[str(place) for place in places], all=everything, group=group, type=type
-    )
+    try:
+        wanted = Redrive(
+            places=[str(place) for place in places], all=everything, group=group, type=type
+        )
+    except ValidationError as error:
+        raise click.UsageError(error.errors()[0]["msg"]) from None
 
     async def run() -> None:
         _tell(await redrive(wanted, data_dir, url, token))

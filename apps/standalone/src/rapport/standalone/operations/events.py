@@ -1,11 +1,12 @@
 """`rapport events`: what happens, and what has happened, as JSON lines."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import click
 from rich.console import Console
@@ -126,7 +127,7 @@ def export(
         async with reading(data_dir) as bus:
             total = await _kept(bus, chosen)
             with (
-                click.open_file(output, "w", "utf-8", atomic=output != "-") as file,
+                _written(output) as file,
                 _showing_progress(total, bar=output != "-") as progress,
             ):
                 async for records in history(bus, chosen):
@@ -137,6 +138,23 @@ def export(
         click.echo(f"{written:,} events exported", err=True)
 
     finish(run)
+
+
+@contextmanager
+def _written(output: str) -> Iterator[TextIO]:
+    """Open standard output, or a file that takes the place of the one there once all is written."""
+    if output == "-":
+        with click.open_file(output, "w", "utf-8") as stdout:
+            yield cast("TextIO", stdout)
+        return
+    target = Path(output)
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with part.open("x", encoding="utf-8") as file:
+            yield file
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _of_types(records: Sequence[Record], types: Sequence[str]) -> Iterator[Record]:

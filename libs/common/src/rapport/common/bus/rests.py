@@ -1,6 +1,7 @@
 """Rests: a handler says that it only waits, so whoever takes its partition away need not wait too.
 
-Nothing is under way in a rest that would have to be finished: a bus may cancel it at once.
+Nothing is under way in a rest that would have to be finished: a bus may cancel it at once. So only
+the handler itself rests, never a task of its own beside others.
 """
 
 from collections.abc import Callable

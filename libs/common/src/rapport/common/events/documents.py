@@ -125,16 +125,15 @@ def documents() -> dict[str, str]:
 
 
 def export(folder: Path) -> list[str]:
-    """Write the documents to `folder` and remove what is no more; return what breaks old readers.
+    """Write the documents to `folder`; return what breaks old readers.
 
-    Where something does, nothing is written.
+    Where something does, as a type's document that is no more, nothing is written. What else is in
+    the folder stays as it is.
     """
     broken = list(broken_by(folder))
     if not broken:
         generated = documents()
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in {path.name for path in folder.glob("*.json")} - generated.keys():
-            (folder / stale).unlink()
         for name, text in generated.items():
             (folder / name).write_text(text, "utf-8")
     return broken

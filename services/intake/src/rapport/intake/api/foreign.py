@@ -146,7 +146,7 @@ def _read_event(desk: Reception, call: Call, event: CloudEvent) -> Lot:
 def _read_batch(desk: Reception, call: Call, body: bytes) -> Lot:
     items = (
         item
-        for index, document in enumerate(parse_array(body))
+        for index, document in enumerate(parse_array(body, LOT_LIMIT))
         for item in _one_of_batch(desk, call, index, document)
     )
     return desk.lot(items, call.at)

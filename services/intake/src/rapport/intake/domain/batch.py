@@ -28,27 +28,21 @@ def read_array(body: bytes, received_at: datetime, limit: int) -> Iterator[Batch
     Raises, before the first item, `Malformed` for what is no array and `TooLarge` for more than
     `limit` items.
     """
-    documents = list(parse_array(body))
-    _check_count(len(documents), limit)
     return (
         BatchItem(index, None, _read(document, received_at))
-        for index, document in enumerate(documents)
+        for index, document in enumerate(parse_array(body, limit))
     )
 
 
 def read_lines(body: bytes, received_at: datetime, limit: int) -> Iterator[BatchItem]:
     """Yield the items of NDJSON. Raises `TooLarge` before the first for more than `limit` items."""
     lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
-    _check_count(len(lines), limit)
+    if len(lines) > limit:
+        raise TooLarge(f"the batch holds {len(lines)} items; at most {limit} are taken at once")
     return (
         BatchItem(index, number, _read_line(line, received_at))
         for index, (number, line) in enumerate(lines)
     )
-
-
-def _check_count(items: int, limit: int) -> None:
-    if items > limit:
-        raise TooLarge(f"the batch holds {items} items; at most {limit} are taken at once")
 
 
 def _read_line(line: bytes, received_at: datetime) -> Submission | Invalid:

@@ -37,6 +37,9 @@ from rapport.intake.domain.submission import (
 )
 from rapport.intake.domain.translation import Unreadable, apply_all, origin_of
 
+ITEMS_LIMIT: Final = 10_000
+"""Items of one document that are gone through, whether the mapping wants them or not."""
+
 SUBMITTED: Final = "rapport.feedback.submitted.v1"
 """The CloudEvents type whose data are a submission."""
 
@@ -191,9 +194,10 @@ def items_of_document(
 ) -> Items:
     """Yield what a foreign `document` brings, all of it historical if it is of the `past`.
 
-    `whole` is what `$.` paths start at, if not the document.
+    `whole` is what `$.` paths start at, if not the document. Raises `TooLarge` for one with more
+    than `ITEMS_LIMIT` items.
     """
-    for position, result in apply_all(mapping, document, whole):
+    for position, result in apply_all(mapping, document, whole, ITEMS_LIMIT):
         if isinstance(result, Invalid):
             yield position, result
         else:

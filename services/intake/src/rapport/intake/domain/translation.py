@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
-from rapport.common.errors import FieldProblem, Invalid
+from rapport.common.errors import FieldProblem, Invalid, TooLarge
 from rapport.common.matching import Conditions
 from rapport.common.strict_json import pointer_to
 from rapport.intake.domain.mapping import REFERENCE, Mapping, Rule, fold
@@ -43,15 +43,19 @@ class _Unreadable(Exception):
 
 
 def apply_all(
-    mapping: Mapping, document: Any, whole: Any = None
+    mapping: Mapping, document: Any, whole: Any = None, limit: int | None = None
 ) -> Iterator[tuple[int, dict[str, Any] | Invalid]]:
     """Yield what each item of `document` says: its position in `each`, and its submission or fault.
 
     Items that the conditions leave out are passed over, without moving the others' positions.
     `whole` is what `$.` paths start at if not the document itself: a CloudEvent around its data.
+    Raises `TooLarge` for more than `limit` items, wanted or not.
     """
     whole = document if whole is None else whole
-    for position, item in enumerate(_items(mapping, document)):
+    items = _items(mapping, document)
+    if limit is not None and len(items) > limit:
+        raise TooLarge(f"the document holds {len(items)} items; at most {limit} are gone through")
+    for position, item in enumerate(items):
         if _is_wanted(mapping, Scope(item, whole)):
             try:
                 yield position, apply(mapping, item, whole)

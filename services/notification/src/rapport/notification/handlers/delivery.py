@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import count
 from typing import Final
 
 import structlog
@@ -33,6 +32,9 @@ from rapport.notification.domain.log import Interaction
 from rapport.notification.domain.notifications import OPTED_OUT, Notification
 from rapport.notification.domain.stakeholders import Preference, Stakeholder
 from rapport.notification.resources import Resources
+
+LONGEST_PAUSE: Final = 1.0
+"""Seconds between two tries to record an outcome."""
 
 log = structlog.get_logger(__name__)
 
@@ -201,21 +203,23 @@ async def _recorded(
     cause: str,
     engine: Engine,
 ) -> Notification:
-    """Record an outcome, however long the store is in trouble: one that is not known is a lease
-    that runs out, and a message that is sent again.
+    """Record an outcome, however long the store is in trouble.
+
+    One that nobody knows is sent again when its lease is over: so as soon as the store is back.
     """
     read: Notification | None = notification
-    for tries in count(1):
+    tries = 0
+    while True:
         try:
             return await engine.change(
                 Notification, notification.id, decide, cause=cause, read=read
             )
         except TemporaryError as error:
             read = None
-            pause = pause_after(error, tries)
+            tries += 1
+            pause = min(LONGEST_PAUSE, pause_after(error, tries))
             log.warning("outcome.waits", reason=error.reason, tries=tries, pause=pause)
             await engine.clock.sleep(pause)
-    raise AssertionError
 
 
 async def _outgoing(notification: Notification, resources: Resources) -> Outgoing:

@@ -226,7 +226,7 @@ class Case(Owned):
         if self.owner is None or self.crisis_id == crisis_id or self.crisis_id in active:
             return False
         self.crisis_id = crisis_id
-        self.emit(self._linked(crisis_id))
+        self._tell_joined(crisis_id)
         return True
 
     def link_by_hand(self, crisis_id: str, exercise: str | None, active: Container[str]) -> bool:
@@ -243,18 +243,18 @@ class Case(Owned):
         """Leave a crisis that the case belongs to by mistake; tell whether it did."""
         if self.crisis_id != crisis_id:
             return False
-        self.crisis_id = None
-        self.emit(self._unlinked(crisis_id, by, self.conversation.contact))
+        self._tell_left(crisis_id, by)
+        self.crisis_id = self.crisis_contact = None
         return True
 
-    def tell_contact(self, known: Contact) -> None:
-        """Tell its crisis whom to reach and where, unless that is as `known` so far."""
-        contact, crisis_id = self.conversation.contact, self.crisis_id
-        if crisis_id is None or _recipient(contact) == _recipient(known):
+    def tell_contact(self) -> None:
+        """Tell its crisis whom to reach and where, unless it knows."""
+        told, contact = self.crisis_contact, self.conversation.contact
+        if self.crisis_id is None or (told is not None and _recipient(told) == _recipient(contact)):
             return
-        if contact.person != known.person:
-            self.emit(self._unlinked(crisis_id, SELF, known))
-        self.emit(self._linked(crisis_id))
+        if told is not None and told.person != contact.person:
+            self._tell_left(self.crisis_id, SELF)
+        self._tell_joined(self.crisis_id)
 
     def due(self) -> Iterator[Due]:
         """Name the steps of its clock, a referral's and an offer's end, its closing by itself."""
@@ -278,19 +278,21 @@ class Case(Owned):
         elif self.clock is not None:
             self._pass_clock_step(self.clock, item, ladder)
 
-    def _linked(self, crisis_id: str) -> CaseCrisisLinked:
-        return CaseCrisisLinked(
-            case_id=self.id,
-            crisis_id=crisis_id,
-            contact=self.conversation.contact,
-            language=self.about.language,
-            about=self.about,
+    def _tell_joined(self, crisis_id: str) -> None:
+        self.crisis_contact = self.conversation.contact
+        self.emit(
+            CaseCrisisLinked(
+                case_id=self.id,
+                crisis_id=crisis_id,
+                contact=self.crisis_contact,
+                language=self.about.language,
+                about=self.about,
+            )
         )
 
-    def _unlinked(self, crisis_id: str, by: str, contact: Contact) -> CaseCrisisUnlinked:
-        return CaseCrisisUnlinked(
-            case_id=self.id, crisis_id=crisis_id, by=by, person=contact.person
-        )
+    def _tell_left(self, crisis_id: str, by: str) -> None:
+        person = (self.crisis_contact or self.conversation.contact).person
+        self.emit(CaseCrisisUnlinked(case_id=self.id, crisis_id=crisis_id, by=by, person=person))
 
     def _pass_clock_step(self, clock: Clock, item: Due, ladder: Sequence[str]) -> None:
         told = clock.step(item, self.owner)

@@ -13,6 +13,7 @@ from rapport.common.aggregate import Aggregate
 from rapport.common.errors import Conflict
 from rapport.common.events.cases import Subject
 from rapport.common.events.envelope import Instant, Personal
+from rapport.common.events.feedback import Contact
 from rapport.common.events.topics import CASES, Topic
 from rapport.common.events.vocabulary import ComplaintType, Severity
 from rapport.routing.domain.clocks import Clock
@@ -80,6 +81,7 @@ class Record(Aggregate):
 
     `escalation` is its level, `brought_in` who was told of it. A case that was stored before names
     were kept has the level only: people are told once more, rather than not at all.
+    `crisis_contact` is the contact that its crisis was last told.
     """
 
     COLLECTION: ClassVar[str] = "cases"
@@ -117,6 +119,7 @@ class Record(Aggregate):
 
     clock: Clock | None = None
     crisis_id: str | None = None
+    crisis_contact: Annotated[Contact | None, Personal(of="contact")] = None
     replies: list[Reply] = Field(default_factory=list)
     notes: list[Note] = Field(default_factory=list)
 

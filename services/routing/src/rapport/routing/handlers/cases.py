@@ -10,7 +10,7 @@ from rapport.common.events.cases import CaseEvent, Subject
 from rapport.common.events.clocks import ClockEvent
 from rapport.common.events.crises import CrisisLinkRequested
 from rapport.common.events.envelope import CATALOGUE, Event, EventData
-from rapport.common.events.feedback import Contact, FeedbackReceived
+from rapport.common.events.feedback import FeedbackReceived
 from rapport.common.events.notifications import (
     NotificationDelivered,
     NotificationEvent,
@@ -82,14 +82,13 @@ def hear(case: Case | None, event: Event[FeedbackReceived], given: Given) -> Cas
     about = subject_of(feedback, assessment)
     if case is None:
         case = Case.begin(feedback.case_id, feedback, about, event.time)
-    known = case.conversation.contact
     case.hear(feedback, about, because_of(assessment))
     if event.historical:
         if case.owner is None:
             case.put_on_record(feedback.feedback_id)
         return case
     _act_on(case, about, event, given)
-    _link(case, known, event, given)
+    _link(case, event, given)
     return case
 
 
@@ -123,14 +122,14 @@ def _clock(case: Case, event: Event[FeedbackReceived], given: Given) -> Clock:
     )
 
 
-def _link(case: Case, known: Contact, event: Event[FeedbackReceived], given: Given) -> None:
+def _link(case: Case, event: Event[FeedbackReceived], given: Given) -> None:
     """Join the first crisis of the same drill, or of none, whose criteria match.
 
     The one that it belongs to already hears where its person can be reached by now.
     """
     active = [crisis.id for crisis in given.crises]
     if case.crisis_id in active:
-        case.tell_contact(known)
+        case.tell_contact()
         return
     for crisis in given.crises:
         same = crisis.exercise == event.exercise

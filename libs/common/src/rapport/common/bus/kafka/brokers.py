@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from time import monotonic
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
@@ -89,7 +90,8 @@ class Brokers:
         }
         self._asking: AIOKafkaConsumer | None = None
         self._coordinating: AIOKafkaClient | None = None
-        self._opening = asyncio.Lock()
+        self._opening_asking = asyncio.Lock()
+        self._opening_coordinating = asyncio.Lock()
 
     @contextmanager
     def trouble(self) -> Iterator[None]:
@@ -151,12 +153,25 @@ class Brokers:
         """Return the offset that the next record of each partition will get."""
         return await self._offsets("end_offsets", places)
 
-    async def committed(self, group: str) -> dict[TopicPartition, int]:
+    async def committed(self, group: str, patience: float = 0.0) -> dict[TopicPartition, int]:
         """Return what a group's members have committed, on all partitions that they have read.
 
-        Raises TemporaryError where its coordinator does not say so in time: that a partition is not
-        among them means that nothing was committed on it.
+        That a partition is not among them means that nothing was committed on it. Raises
+        TemporaryError where its coordinator does not say so, even when asked for `patience` seconds
+        more.
         """
+        until = monotonic() + patience
+        while True:
+            try:
+                return await self._committed(group)
+            except TemporaryError as error:
+                passes = getattr(error.__cause__, "retriable", True)
+                if monotonic() >= until or not passes:
+                    raise
+                log.info("bus.offsets_wait", group=group, reason=error.reason)
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _committed(self, group: str) -> dict[TopicPartition, int]:
         client = await self._coordinated()
         try:
             with self.trouble():
@@ -209,7 +224,7 @@ class Brokers:
         return {place: offset for answer in answers for place, offset in answer.items()}
 
     async def _asked(self) -> AIOKafkaConsumer:
-        async with self._opening:
+        async with self._opening_asking:
             if self._asking is None:
                 self._asking = await self.consumer()
             return self._asking
@@ -220,7 +235,7 @@ class Brokers:
             await closed(asking)
 
     async def _coordinated(self) -> AIOKafkaClient:
-        async with self._opening:
+        async with self._opening_coordinating:
             if self._coordinating is None:
                 client = AIOKafkaClient(**self._options)
                 try:

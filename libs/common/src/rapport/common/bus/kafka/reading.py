@@ -199,10 +199,11 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
         consumer, fetching = self._consumer, self._fetching
         assert consumer is not None
         assert fetching is not None
-        committed = await self._committed()
+        committed = await self._brokers.committed(self.group, LOCATE_SECONDS)
         unread = [place for place in lanes if place not in committed]
         starts = await self._brokers.starts(unread) if unread else {}
-        positions = {place: {**starts, **committed}[place] for place in lanes}
+        begins = {**starts, **committed}
+        positions = {place: begins[place] for place in lanes}
         for place, position in positions.items():
             consumer.seek(place, position)
         fetching.positions = positions
@@ -212,15 +213,6 @@ class GroupReader(ConsumerRebalanceListener):  # type: ignore[misc]
                 consumer.pause(place)
             elif starts.get(place, 0) > 0:
                 self._stop_lane(lane, no_offsets(self.group, [place]))
-
-    async def _committed(self) -> Mapping[TopicPartition, int]:
-        """Return the group's offsets, asking until they can be had."""
-        while True:
-            try:
-                return await self._brokers.committed(self.group)
-            except TemporaryError as error:
-                log.info("bus.offsets_wait", group=self.group, reason=error.reason)
-                await asyncio.sleep(COMMIT_SECONDS)
 
     async def _keep_reading(self) -> None:
         tries = 0

@@ -34,6 +34,9 @@ SET_HERE: Final = 1
 """The source of a topic's own settings, in what brokers say of them."""
 
 APPLY: Final = "run `rapport topics apply`"
+OFFSETS_SECONDS: Final = 30.0
+"""How long a coordinator may take to be there: it comes with the first group."""
+
 TRIES: Final = 50
 PAUSE_SECONDS: Final = 0.2
 
@@ -307,7 +310,7 @@ async def _outsider(
 async def _without_offset(
     brokers: Brokers, group: str, places: Sequence[TopicPartition]
 ) -> list[TopicPartition]:
-    committed = await brokers.committed(group)
+    committed = await brokers.committed(group, OFFSETS_SECONDS)
     return [place for place in places if place not in committed]
 
 
