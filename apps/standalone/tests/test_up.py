@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from rapport.common.auth import Verifier
 from rapport.common.errors import TemporaryError
 from rapport.common.settings import Settings
+from rapport.intake.settings import Settings as IntakeSettings
 from rapport.standalone import cli
-from rapport.standalone.system import signer_of
+from rapport.standalone.system import signer_of, system
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,14 @@ def test_a_token_is_one_that_the_services_take(
     token = CliRunner().invoke(cli.rapport, asked).output.strip()
     verifier = Verifier.from_file(tmp_path / "keys" / "verify.json", "us", "rapport")
     assert verifier.verify(token).subject == "ana"
+
+
+async def test_settings_win_over_the_secrets_of_the_installation(tmp_path: Path) -> None:
+    given = {"status_key": "another secret of over thirty-two bytes"}
+    async with system(tmp_path, port=0, settings=given) as up:
+        used = up.services["intake"].settings
+    assert isinstance(used, IntakeSettings)
+    assert used.status_key.get_secret_value() == given["status_key"]
 
 
 @asynccontextmanager

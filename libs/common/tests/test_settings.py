@@ -80,19 +80,12 @@ def test_a_file_may_have_the_name_of_its_variable(
     assert Settings.load().kettle_secret.get_secret_value() == "from a file"
 
 
-def test_a_folder_of_secrets_that_is_not_there_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("setting", ["RAPPORT_SECRETS_DIR", "RAPPORT_POLICY_DIR"])
+def test_a_folder_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
-    monkeypatch.setenv("RAPPORT_SECRETS_DIR", str(tmp_path / "nowhere"))
-    with pytest.raises(Invalid, match="RAPPORT_SECRETS_DIR"):
-        Settings.load()
-
-
-def test_a_folder_of_policies_that_is_not_there_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAPPORT_POLICY_DIR", str(tmp_path / "nowhere"))
-    with pytest.raises(Invalid, match="RAPPORT_POLICY_DIR"):
+    monkeypatch.setenv(setting, str(tmp_path / "nowhere"))
+    with pytest.raises(Invalid, match=setting):
         Settings.load()
 
 

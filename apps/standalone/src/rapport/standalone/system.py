@@ -111,16 +111,15 @@ async def system(
     clock = clock or SystemClock()
     check_files(data_dir, SERVICES)
     try:
-        secret = keys(data_dir / KEYS)
-        signer = signer_of(data_dir, Settings.load(**secret, **(settings or {})))
+        given = {
+            "bus": f"embedded:{log_of(data_dir)}",
+            "store": f"sqlite:{data_dir}",
+            **keys(data_dir / KEYS),
+            **(settings or {}),
+        }
+        signer = signer_of(data_dir, Settings.load(**given))
     except OSError as error:
         raise TemporaryError(f"{data_dir} cannot be used: {error.strerror}") from error
-    given = {
-        "bus": f"embedded:{log_of(data_dir)}",
-        "store": f"sqlite:{data_dir}",
-        **secret,
-        **(settings or {}),
-    }
     async with AsyncExitStack() as stack:
         services: dict[str, Running] = {}
         bus: Bus | None = None

@@ -6,8 +6,9 @@ waits until a fetch that finds nothing has waited for something, a tenth of a se
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from time import monotonic
 from typing import Any, Final, Protocol, TypeVar
 
@@ -163,7 +164,7 @@ class Brokers:
         until = monotonic() + patience
         while True:
             try:
-                return await self._committed(group)
+                return await self._told(group)
             except TemporaryError as error:
                 passes = getattr(error.__cause__, "retriable", True)
                 if monotonic() >= until or not passes:
@@ -171,7 +172,7 @@ class Brokers:
                 log.info("bus.offsets_wait", group=group, reason=error.reason)
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _committed(self, group: str) -> dict[TopicPartition, int]:
+    async def _told(self, group: str) -> dict[TopicPartition, int]:
         client = await self._coordinated()
         try:
             with self.trouble():
@@ -195,14 +196,18 @@ class Brokers:
             await _ended(coordinating)
 
     async def _opened(self, client: Some) -> Some:
+        await self._begun(client.start(), partial(closed, client))
+        return client
+
+    async def _begun(self, beginning: Awaitable[None], end: Callable[[], Awaitable[None]]) -> None:
+        """Let a client connect, in bounded time; where it does not, it is ended."""
         try:
             with self.trouble():
                 async with asyncio.timeout(REQUEST_SECONDS):
-                    await client.start()
+                    await beginning
         except BaseException:
-            await closed(client)
+            await end()
             raise
-        return client
 
     async def _offsets(
         self, question: str, places: Collection[TopicPartition]
@@ -238,13 +243,7 @@ class Brokers:
         async with self._opening_coordinating:
             if self._coordinating is None:
                 client = AIOKafkaClient(**self._options)
-                try:
-                    with self.trouble():
-                        async with asyncio.timeout(REQUEST_SECONDS):
-                            await client.bootstrap()
-                except BaseException:
-                    await _ended(client)
-                    raise
+                await self._begun(client.bootstrap(), partial(_ended, client))
                 self._coordinating = client
             return self._coordinating
 
