@@ -21,6 +21,7 @@ import pytest
 import structlog
 from pymongo import MongoClient
 from pymongo.database import Database
+from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 from rapport.common.aggregate import Aggregate, Fact
 from rapport.common.errors import Invalid, PermanentError, TemporaryError
@@ -248,6 +249,37 @@ async def test_what_is_declared_is_indexed(
         "rapport(waiting_since,id)",
     ]
     assert "rapport(product,sold_at,id)" in indexes[Sale]
+
+
+@needs_server
+async def test_what_falls_due_or_waits_is_read_from_its_index(
+    name: str, database: Database[dict[str, Any]]
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Listening(CommandListener):
+        def started(self, event: CommandStartedEvent) -> None:
+            if event.command_name == "find":
+                asked.append(dict(event.command["filter"]))
+
+        def succeeded(self, event: object) -> None: ...
+
+        def failed(self, event: object) -> None: ...
+
+    store = MongoStore(URI, name, [Story], event_listeners=[Listening()])
+    await store.start()
+    try:
+        await store.due(Story, NEW_YEAR)
+        await store.next_due([Story])
+        await store.waiting(Story, NEW_YEAR)
+    finally:
+        await store.stop()
+    for wanted in asked:
+        wanted.pop("schema", None)  # looked at in what the index found
+        plan = database["story"].find(wanted).explain()["queryPlanner"]["winningPlan"]
+        [by] = wanted
+        assert plan["inputStage"]["indexName"] == f"rapport({by},id)"
+    assert [list(wanted) for wanted in asked] == [["next_due"], ["next_due"], ["waiting_since"]]
 
 
 # Upgrades

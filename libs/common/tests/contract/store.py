@@ -466,6 +466,8 @@ class StoreContract:
         assert ids(await store.find(Story)) == ["1", "2", "0"]
         half = Range(moments[1], moments[0])
         assert ids(await store.find(Story, {"told_at": half})) == ["1", "2"]
+        assert ids(await store.find(Story, {"told_at": Range(None, moments[0])})) == ["1", "2"]
+        assert ids(await store.find(Story, {"told_at": Range(None, None)})) == ["1", "2", "0"]
 
     async def test_times_of_other_zones_are_the_same_moments(self, store: Store) -> None:
         await save(store, Story(id="a", told_at=datetime.fromisoformat("2026-01-01T08:00+08:00")))

@@ -2,18 +2,23 @@
 
 What an aggregate is looked by is asked with `LIVE`. The index of the list order is limited to it,
 and tombstones lack what other indexes begin with, so no read steps over them.
+
+That a number is there is asked as a range, and filters are flat: not every server takes an index
+for `$exists`, or looks into `$and` for one.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from rapport.common.store.fields import Condition, Declaration, Primitive
 from rapport.common.store.mongo.client import Document
 from rapport.common.store.port import Range, Where
 
-LIVE: Final[Document] = {"schema": {"$exists": True}}
-IS_DUE: Final[Document] = {"next_due": {"$exists": True}}
-IS_WAITING: Final[Document] = {"waiting_since": {"$exists": True}}
+LIVE: Final[Document] = {"schema": {"$lte": math.inf}}
+IS_DUE: Final[Document] = {"next_due": {"$lte": math.inf}}
+IS_WAITING: Final[Document] = {"waiting_since": {"$lte": math.inf}}
 
 _OWN: Final = {"id": "_id", "version": "version", "next_due": "next_due"}
 
@@ -25,10 +30,13 @@ def path(name: str) -> str:
 
 def matching(declared: Declaration, where: Where | None, *terms: Document) -> Document:
     """Return the filter for what `where` and all of `terms` ask for; raises Invalid."""
-    found = [term for term in terms if term]
-    for name, condition in declared.conditions(where):
-        found.extend({path(name): wanted} for wanted in _conditions(condition))
-    return {"$and": found} if len(found) > 1 else dict(*found)
+    asked = [(path(name), _wanted(condition)) for name, condition in declared.conditions(where)]
+    found = [{name: wanted} for name, wanted in asked if wanted != {}]
+    found.extend(term for term in terms if term)
+    named = Counter(name for term in found for name in term)
+    if any(times > 1 for times in named.values()):
+        return {"$and": found}
+    return {name: wanted for term in found for name, wanted in term.items()}
 
 
 def behind(declared: Declaration, cursor: str | None, *, newest_first: bool) -> Document:
@@ -78,13 +86,8 @@ def tally(
 _BY_GROUP: Final[list[Document]] = [{"$sort": {"_id": 1}}]
 
 
-def _conditions(condition: Condition) -> Iterator[Any]:
+def _wanted(condition: Condition) -> Any:
     if isinstance(condition, Range):
-        if condition.start is not None:
-            yield {"$gte": condition.start}
-        if condition.end is not None:
-            yield {"$lt": condition.end}
-    elif isinstance(condition, list):
-        yield {"$in": condition}
-    else:
-        yield condition
+        bounds = {"$gte": condition.start, "$lt": condition.end}
+        return {operator: bound for operator, bound in bounds.items() if bound is not None}
+    return {"$in": condition} if isinstance(condition, list) else condition

@@ -207,7 +207,7 @@ class MongoStore:
         """
         shape = self._shapes[kind]
         asked = {
-            "next_due": {"$exists": True, "$lte": microseconds(now)},
+            "next_due": {"$lte": microseconds(now)},
             "schema": {"$lte": kind.SCHEMA},
         }
         sort = [("next_due", 1), ("_id", 1)]
@@ -249,7 +249,7 @@ class MongoStore:
         self, kind: type[Aggregate], before: datetime, *, limit: int = 500
     ) -> list[str]:
         """Return ids of aggregates whose outbox holds something saved before `before`."""
-        asked = {"waiting_since": {"$exists": True, "$lt": microseconds(before)}}
+        asked = {"waiting_since": {"$lt": microseconds(before)}}
         sort = [("waiting_since", 1), ("_id", 1)]
         rows = await self._find(self._shapes[kind], asked, {"_id": 1}, sort=sort, limit=limit)
         return [row["_id"] for row in rows]
