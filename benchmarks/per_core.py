@@ -81,8 +81,9 @@ class Own:
                 prepare = declared.prepare and self._prepared(declared.prepare)
                 return replace(declared, decide=self.counted(declared.decide), prepare=prepare)
             case FactHandler():
-                facts = declared.facts
-                return replace(declared, facts=self.counted(lambda event: list(facts(event))))
+                facts, prepare = declared.facts, declared.prepare
+                counted = self.counted(lambda *given: list(facts(*given)))
+                return replace(declared, facts=counted, prepare=prepare and self._prepared(prepare))
         return declared
 
     def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:

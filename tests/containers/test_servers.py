@@ -89,7 +89,7 @@ async def test_what_is_published_is_read(kafka: Settings) -> None:
     from rapport.standalone.processes import apply_topics, check_topics
 
     await apply_topics(kafka)
-    assert await check_topics(kafka) == []
+    assert await check_topics(kafka) == ([], [])
     sent = Message(FEEDBACK.name, "case-1", b"{}", (("content-type", b"application/json"),))
     arrived: asyncio.Queue[Record] = asyncio.Queue()
 

@@ -495,6 +495,24 @@ async def begun(data: Path, settings: Mapping[str, Any]) -> None:
         pass
 
 
+async def test_a_restored_copy_takes_in_the_store_of_a_new_service_and_starts_again(
+    tmp_path: Path, outside_settings: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, copies = tmp_path / "data", [tmp_path / "first", tmp_path / "second"]
+    with monkeypatch.context() as before_there_was_analytics:
+        before_there_was_analytics.delitem(SERVICES, "analytics")
+        await begun(data, outside_settings)
+        for copy in copies:
+            copy_files(data, copy, SERVICES)
+
+    for copy in copies:
+        await begun(copy, outside_settings)
+        await begun(copy, outside_settings)
+    shutil.copy(copies[0] / "analytics.db", copies[1] / "analytics.db")
+    with pytest.raises(PermanentError, match=r"second: analytics\.db and bus\.db are of different"):
+        await begun(copies[1], outside_settings)
+
+
 async def test_a_copied_directory_belongs_to_one_process_and_so_does_its_original(
     tmp_path: Path, outside_settings: Mapping[str, Any]
 ) -> None:

@@ -14,12 +14,16 @@ from typing import Final
 import httpx2
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from click.testing import CliRunner
 from pymongo import MongoClient
 from servers import Server
 
-from rapport.common.events.topics import DEAD_LETTERS
+from rapport.common.bus.kafka.topics import NEEDED
+from rapport.common.events.topics import CASES, DEAD_LETTERS
 from rapport.common.runtime import kafka_servers
 from rapport.common.settings import Settings
+from rapport.standalone import cli
 from rapport.standalone.processes import Processes, consumers
 from rapport.standalone.system import SERVICES
 
@@ -182,6 +186,28 @@ async def test_a_rolling_restart_of_everything_under_load_is_not_noticed(
             await customers.more(20)
     assert customers.answers.keys() == {202}
     await check(distributed, customers)
+
+
+async def test_operators_say_how_long_records_are_kept_and_all_goes_on(
+    distributed: Installation,
+) -> None:
+    bus = distributed.processes.settings["bus"]
+    week = NEEDED | {"retention.ms": "604800000"}
+    admin = AIOKafkaAdminClient(bootstrap_servers=bus.removeprefix("kafka://"))
+    await admin.start()
+    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, CASES.name, week)])
+    await admin.close()
+
+    customers = Customers(await distributed.restart())
+    async with customers.complaining():
+        await customers.more(20)
+    await check(distributed, customers)
+    for command, words in (("apply", ", and keeps it"), ("check", "")):
+        line = await asyncio.to_thread(
+            CliRunner().invoke, cli.rapport, ["topics", command], env={"RAPPORT_BUS": bus}
+        )
+        assert line.exit_code == 0
+        assert f"{CASES} has retention.ms 604800000, not 2592000000{words}\n" in line.output
 
 
 async def test_what_newer_code_has_stored_waits_for_newer_code(distributed: Installation) -> None:

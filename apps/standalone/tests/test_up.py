@@ -1,21 +1,28 @@
-"""`rapport up`: how much it says is what it was told, and little unless it was told."""
+"""`rapport up` does as it was told by its settings, and says little unless it was told to."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import httpx2
 import pytest
 import structlog
 from click.testing import CliRunner
 
 from rapport.common.auth import Verifier
+from rapport.common.clock import LeadingClock
 from rapport.common.errors import TemporaryError
+from rapport.common.runtime import Running
 from rapport.common.settings import Settings
 from rapport.intake.settings import Settings as IntakeSettings
 from rapport.standalone import cli
-from rapport.standalone.system import signer_of, system
+from rapport.standalone.system import SERVICES, signer_of, system
+
+PATIENCE: Final = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +59,42 @@ async def test_settings_win_over_the_secrets_of_the_installation(tmp_path: Path)
         used = up.services["intake"].settings
     assert isinstance(used, IntakeSettings)
     assert used.status_key.get_secret_value() == given["status_key"]
+
+
+async def test_every_service_may_drain_for_as_long_as_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, float | None] = {}
+    stop = Running.stop
+
+    async def stop_and_tell(running: Running, drain: float | None = None) -> None:
+        given[running.service.name] = drain
+        await stop(running, *(() if drain is None else (drain,)))
+
+    monkeypatch.setattr(Running, "stop", stop_and_tell)
+    monkeypatch.setenv("RAPPORT_DRAIN_SECONDS", "7.5")
+    async with system(tmp_path, port=0):
+        pass
+    assert given == dict.fromkeys(SERVICES, 7.5)
+
+
+async def test_all_services_follow_the_clock_that_is_set_and_say_when_they_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    led_by = tmp_path / "clock"
+    leader = LeadingClock(datetime(2040, 1, 2, 9, tzinfo=UTC), led_by)
+    monkeypatch.setenv("RAPPORT_CLOCK_FILE", str(led_by))
+    async with (
+        system(tmp_path / "data", port=0) as up,
+        httpx2.AsyncClient(base_url=up.url, trust_env=False) as http,
+    ):
+        leader.move(timedelta(days=365))
+        clocks = [up.clock, *(running.clock for running in up.services.values())]
+        assert {clock.now().year for clock in clocks} == {2041}
+        async with asyncio.timeout(PATIENCE):
+            while not (rest := (await http.get("/rest")).json())["quiet"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert datetime.fromisoformat(rest["next_due"]).year == 2041
 
 
 @asynccontextmanager

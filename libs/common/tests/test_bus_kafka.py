@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -18,14 +17,16 @@ import pytest
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.record.util import calc_crc32c
 from servers import Server, ServersError, fetch_kafka, kafka
 
 from rapport.common.bus.kafka import KafkaBus, Timing, apply, check
-from rapport.common.bus.kafka.brokers import missing_requests
+from rapport.common.bus.kafka.brokers import Brokers, missing_requests
 from rapport.common.bus.kafka.fetching import PARTITION_BYTES
 from rapport.common.bus.kafka.publishing import partition_of
 from rapport.common.bus.kafka.reading import GroupReader
+from rapport.common.bus.kafka.topics import NEEDED, _describe
 from rapport.common.bus.port import Bus, Expired, Handler, Lag, Subscription
 from rapport.common.errors import PermanentError, TemporaryError
 from rapport.common.events.codec import Message
@@ -105,6 +106,20 @@ async def admin() -> AsyncIterator[AIOKafkaAdminClient]:
 async def delete(topics: Topics) -> None:
     async with admin() as client:
         await client.delete_topics(list(topics))
+
+
+async def configure(topic: str, settings: Mapping[str, str]) -> None:
+    """Give a topic settings of its own, these and no others."""
+    async with admin() as client:
+        await client.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, topic, dict(settings))]
+        )
+
+    async def known() -> bool:
+        found = await _describe(Brokers(SERVERS, {}), [topic])
+        return found[topic].own == settings
+
+    await until(known)
 
 
 async def forget(bus: Bus, topic: str) -> None:
@@ -205,17 +220,35 @@ async def bus(run: str) -> AsyncIterator[KafkaBus]:
 @needs_kafka
 async def test_a_bus_refuses_to_start_on_topics_that_are_not_as_declared(run: str) -> None:
     topics = topics_of(run)
-    orders, _ = topics
+    orders, letters = topics
     with pytest.raises(PermanentError, match=f"{orders} is missing.*rapport topics apply"):
         await KafkaBus(SERVERS, topics=topics).start()
     await apply(SERVERS, {}, topics, {})
-    assert await check(SERVERS, {}, topics) == []
-    for wrong, words in (
-        (replace(topics[orders], partitions=6), f"{orders} has 4 partitions, not 6"),
-        (replace(topics[orders], retention=timedelta(days=7)), f"{orders} has retention.ms"),
-    ):
-        with pytest.raises(PermanentError, match=words):
-            await KafkaBus(SERVERS, topics={**topics, orders: wrong}).start()
+    assert await check(SERVERS, {}, topics) == ([], [])
+    more = {**topics, orders: replace(topics[orders], partitions=6)}
+    with pytest.raises(PermanentError, match=f"{orders} has 4 partitions, not 6"):
+        await KafkaBus(SERVERS, topics=more).start()
+    await configure(letters, NEEDED | {"cleanup.policy": "compact"})
+    with pytest.raises(PermanentError, match=f"{letters} has cleanup.policy compact, not delete"):
+        await KafkaBus(SERVERS, topics=topics).start()
+    await delete(topics)
+
+
+@needs_kafka
+async def test_how_long_a_topic_keeps_its_records_is_for_operators_to_say(run: str) -> None:
+    topics = topics_of(run)
+    _, letters = topics
+    await apply(SERVERS, {}, topics, {})
+    await configure(letters, NEEDED | {"retention.ms": "3600000"})
+
+    shorter = f"{letters} has retention.ms 3600000, not 2592000000"
+    assert await check(SERVERS, {}, topics) == ([], [shorter])
+    assert await apply(SERVERS, {}, topics, {}) == [f"{shorter}, and keeps it"]
+    with structlog.testing.capture_logs() as logs:
+        bus = KafkaBus(SERVERS, topics=topics)
+        await bus.start()
+        await bus.stop()
+    assert logs == [{"event": "topics.other_retentions", "found": [shorter], "log_level": "info"}]
     await delete(topics)
 
 
@@ -224,25 +257,25 @@ async def test_topics_are_created_and_corrected_and_that_can_be_repeated(run: st
     topics = topics_of(run)
     orders, letters = topics
     groups = {f"group.{run}": [orders]}
-    assert await check(SERVERS, {}, topics, groups) == [
-        f"{orders} is missing",
-        f"{letters} is missing",
-    ]
+    missing = [f"{orders} is missing", f"{letters} is missing"]
+    assert await check(SERVERS, {}, topics, groups) == (missing, [])
     assert await apply(SERVERS, {}, topics, groups) == [
         f"{orders} was created with 4 partitions",
         f"{letters} was created with 1 partitions",
         f"group.{run} begins {orders}",
     ]
     assert await apply(SERVERS, {}, topics, groups) == []
-    shorter = {**topics, letters: replace(topics[letters], retention=timedelta(days=1))}
-    assert await apply(SERVERS, {}, shorter, groups) == [f"{letters} has retention.ms 86400000 now"]
-    assert await check(SERVERS, {}, shorter, groups) == []
+    await configure(letters, {"compression.type": "zstd"})
+    assert await apply(SERVERS, {}, topics, groups) == [
+        f"{letters} has message.timestamp.type LogAppendTime now",
+        f"{letters} has retention.ms 2592000000 now",
+    ]
+    assert await check(SERVERS, {}, topics, groups) == ([], [])
     more = {**topics, letters: replace(topics[letters], partitions=2)}
     with pytest.raises(PermanentError, match=f"{letters} has 1 partitions, not 2"):
         await apply(SERVERS, {}, more, groups)
-    assert await check(SERVERS, {}, topics, {f"other.{run}": [orders]}) == [
-        f"other.{run} has no offset on {orders}"
-    ]
+    found = await check(SERVERS, {}, topics, {f"other.{run}": [orders]})
+    assert found.wrong == [f"other.{run} has no offset on {orders}"]
     await delete(topics)
 
 

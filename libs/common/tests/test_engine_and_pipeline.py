@@ -1,21 +1,22 @@
 """The one way that events, commands and due items take, told with a toy shop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from rapport.common.aggregate import Cause
+from rapport.common.aggregate import Cause, Fact
 from rapport.common.bus.pipeline import Pipeline
 from rapport.common.engine import Step
 from rapport.common.errors import PermanentError, TemporaryError
-from rapport.common.events import Message, dead_letters, encode
+from rapport.common.events import Event, Message, dead_letters, encode
+from rapport.common.handling import fact
 from rapport.common.store.port import Change
 from rapport.common.testing import MORNING, Harness, harness
 
-from .shop import SHOP, ItemSold, Sale, Till, TillClosed, TillCounted, lock_up, sell
+from .shop import SHOP, ItemSold, Sale, Shop, Till, TillClosed, TillCounted, lock_up, sell
 
 
 @pytest.fixture
@@ -48,6 +49,20 @@ async def test_a_repeated_event_changes_nothing_and_publishes_nothing_new(shop: 
 
     assert len(shop.all(TillCounted)) == 1
     assert (await shop.running.store.tally(Sale))[0].count == 1
+
+
+async def test_facts_are_given_what_was_prepared_for_them_together() -> None:
+    async def discount(events: Sequence[Event[ItemSold]], _: Shop) -> int:
+        return len(events)
+
+    @fact(ItemSold, prepare=discount)
+    def sale(event: Event[ItemSold], less: int) -> Iterable[Fact]:
+        yield Sale(id=event.id, till=event.data.till, price=event.data.price - less)
+
+    async with harness(replace(SHOP, declared=[sale])) as shop:
+        await shop.given(*(ItemSold(till="t1", item=f"item {n}", price=n) for n in range(3, 6)))
+        sales = await shop.running.store.find(Sale)
+        assert sorted(sale.price for sale in sales.items) == [0, 1, 2]
 
 
 async def test_a_batch_folds_into_one_save_per_aggregate(shop: Harness) -> None:

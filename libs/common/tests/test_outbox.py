@@ -17,7 +17,7 @@ from rapport.common.clock import ManualClock
 from rapport.common.errors import PermanentError, TemporaryError
 from rapport.common.events.codec import Message, Record
 from rapport.common.store import Change
-from rapport.common.store.outbox import Relay
+from rapport.common.store.outbox import BATCH, ROOM, Relay
 from rapport.common.store.sqlite import SqliteStore
 
 MORNING = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
@@ -34,13 +34,17 @@ class Parcel(Aggregate):
 
 
 class Bus:
-    """Keeps what is published; fails when told to, after some of a call's messages went out."""
+    """Keeps what is published; fails when told to, after some of a call's messages went out.
+
+    What is `leaderless` goes nowhere, and fails the call that it is part of.
+    """
 
     def __init__(self) -> None:
         self.published: list[str] = []
         self.calls: list[int] = []
         self.troubles: list[tuple[int, Exception]] = []
         self.refused: set[str] = set()
+        self.leaderless: set[str] = set()
         self.open = asyncio.Event()
         self.open.set()
 
@@ -49,10 +53,13 @@ class Bus:
         if any(message.key in self.refused for message in messages):
             raise PermanentError("the bus will never take this")
         some, trouble = self.troubles.pop(0) if self.troubles else (len(messages), None)
-        self.published += [_text(message) for message in messages[:some]]
+        written = [message for message in messages[:some] if message.key not in self.leaderless]
+        self.published += map(_text, written)
         self.calls.append(len(messages))
         if trouble is not None:
             raise trouble
+        if len(written) < len(messages):
+            raise PASSING
 
     async def start(self) -> None:
         raise NotImplementedError
@@ -95,6 +102,14 @@ async def drained(relay: Relay, clock: ManualClock) -> None:
         clock.move(DEFINITELY_ENOUGH)
         await asyncio.wait({idle}, timeout=0.001)
     await idle
+
+
+async def tried_again(clock: ManualClock) -> None:
+    """Let the relay try again a few times, and come to rest."""
+    for step in range(200):
+        if step < 100:
+            clock.move(DEFINITELY_ENOUGH)
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -236,6 +251,64 @@ async def test_what_the_bus_refuses_for_good_holds_up_nobody_else(
     assert relay.age == 0
 
 
+async def test_a_partition_that_cannot_be_written_holds_up_no_other(
+    relay: Relay, bus: Bus, store: SqliteStore, clock: ManualClock
+) -> None:
+    await store.save_many([change(Letter(id=id), f"{id}1", f"{id}2") for id in "abc"])
+    bus.leaderless = {"b"}
+    relay.nudge(Letter, ["a", "b", "c"])
+    await tried_again(clock)
+    assert list(await store.outboxes(Letter, ["a", "b", "c"])) == ["b"]
+    assert bus.published == ["a1", "a2", "c1", "c2"] * 2
+    assert relay.behind == 1
+
+    await store.save_many([change(Letter(id="d"), "d1")])
+    relay.nudge(Letter, ["b", "d"])
+    await tried_again(clock)
+    assert bus.published[8:] == ["d1"]
+    assert relay.trouble == "the bus is away"
+
+    bus.leaderless = set()
+    await drained(relay, clock)
+    assert bus.published[9:] == ["b1", "b2"]
+    assert await store.outboxes(Letter, ["a", "b", "c", "d"]) == {}
+    assert relay.trouble is None
+
+
+async def test_what_has_failed_waits_behind_what_has_not_and_is_not_forgotten(
+    relay: Relay,
+    bus: Bus,
+    store: SqliteStore,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("rapport.common.store.outbox.monotonic", lambda: now)
+    lost = [f"lost {number}" for number in range(BATCH)]
+    await store.save_many([change(Letter(id=id), id) for id in [*lost, "fine"]])
+    bus.leaderless = set(lost)
+    relay.nudge(Letter, lost)
+    await tried_again(clock)
+    now = 60.0
+    relay.nudge(Letter, ["fine"])
+    await tried_again(clock)
+    assert bus.published == ["fine"]
+    assert (relay.behind, relay.age) == (BATCH, 60.0)
+
+
+async def test_the_pipeline_reads_on_as_soon_as_enough_of_the_rest_is_told(
+    relay: Relay, bus: Bus, store: SqliteStore, clock: ManualClock
+) -> None:
+    names = [str(number) for number in range(ROOM)]
+    await store.save_many([change(Letter(id=id), id) for id in [*names, "lost"]])
+    bus.leaderless = {"lost"}
+    relay.nudge(Letter, ["lost", *names])
+    waiting = asyncio.ensure_future(relay.room())
+    await tried_again(clock)
+    assert waiting.done()
+    assert relay.behind == 1
+
+
 async def test_the_pipeline_waits_while_the_relay_is_far_behind(
     relay: Relay, bus: Bus, store: SqliteStore
 ) -> None:
@@ -356,6 +429,10 @@ class AnyWeather(RuleBasedStateMachine):
     def refuse(self, refused: set[str]) -> None:
         self.bus.refused = refused
 
+    @rule(leaderless=st.sets(st.sampled_from("abc")))
+    def lose_leaders(self, leaderless: set[str]) -> None:
+        self.bus.leaderless = leaderless
+
     @rule(steps=st.integers(1, 12))
     def work(self, steps: int) -> None:
         async def work() -> None:
@@ -400,7 +477,7 @@ class AnyWeather(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self.bus.troubles, self.bus.refused = [], set()
+            self.bus.troubles, self.bus.refused, self.bus.leaderless = [], set(), set()
             self.runner.run(self.finish())
         finally:
             self.runner.close()

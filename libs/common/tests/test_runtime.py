@@ -179,6 +179,40 @@ class Behind(StoppedReading):
         return Lag(7, 3.5)
 
 
+async def test_while_nobody_can_say_how_far_behind_it_is_the_time_counts(
+    keys: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("rapport.common.runtime.monotonic", lambda: now)
+    clock = ManualClock(MORNING)
+    bus = HalfBus(clock)
+    bus.reading = reading = Unsure()
+    up = Running(SHOP, Settings.load(), bus, SqliteStore(None, SHOP.kinds), clock, keys)
+    await up.start()
+    now += 30
+    assert "shop.bus" in await up.missing()
+    assert metrics("shop")["rapport_consumer_lag_seconds"] == 30
+
+    reading.known = Lag(7, 3.5)
+    await up.missing()
+    assert metrics("shop")["rapport_consumer_lag_seconds"] == 3.5
+
+    reading.known = None
+    now += 60
+    assert "shop.bus" in await up.missing()
+    assert metrics("shop")["rapport_consumer_lag_seconds"] == 63.5
+    await up.stop()
+
+
+class Unsure(StoppedReading):
+    """A subscription that does not always know how far behind it is."""
+
+    known: Lag | None = None
+
+    async def lag(self) -> Lag:
+        return self.known or await super().lag()
+
+
 async def test_how_late_due_items_are_can_be_seen_and_passes() -> None:
     async with harness(SHOP) as up:
         await up.given(ItemSold(till="t1", item="tea"))

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import ClassVar
 
 import pytest
+from prometheus_client import REGISTRY
 from pydantic import Field
 from structlog.testing import capture_logs
 
@@ -20,6 +21,7 @@ from rapport.common.scheduler import (
     BATCH,
     CONCURRENT_EFFECTS,
     HOLD_LIMIT,
+    MOST_EFFECTS,
     RETRY_AFTER_FAILURE,
     Scheduler,
 )
@@ -195,6 +197,18 @@ async def test_no_more_is_begun_than_can_be_acted_on_at_once(kitchen: Kitchen) -
     kitchen.cook.may_serve.set()
     await kitchen.scanned()
     assert sorted(kitchen.cook.served) == names
+
+
+async def test_what_there_is_no_room_for_is_seen_to_be_late(kitchen: Kitchen) -> None:
+    await kitchen.lay(egg("a", boil=0))
+    kitchen.cook.may_serve.clear()
+    for number in range(MOST_EFFECTS):
+        kitchen.scheduler.begin(serve, egg(f"{number}"))
+    kitchen.clock.move(5 * MINUTE)
+
+    assert await kitchen.fire() == 0
+    late = REGISTRY.get_sample_value("rapport_due_items_late_seconds", {"service": "kitchen"})
+    assert late == 5 * 60
 
 
 async def test_what_was_settled_since_the_scan_read_it_does_not_happen(kitchen: Kitchen) -> None:

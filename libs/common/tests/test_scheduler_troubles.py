@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import pytest
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from rapport.common.aggregate import Aggregate, Due
@@ -81,6 +82,11 @@ class House:
         raise TemporaryError("the bus is away")
 
 
+def lateness() -> float | None:
+    """Return what a scrape shows of how late the house's due items are."""
+    return REGISTRY.get_sample_value("rapport_due_items_late_seconds", {"service": "house"})
+
+
 @pytest.fixture
 async def house() -> AsyncIterator[House]:
     house = House()
@@ -119,6 +125,51 @@ async def test_trouble_with_one_collection_does_not_stop_the_clocks_of_another(
     assert [(entry["event"], entry["reason"]) for entry in logs] == [
         ("scan.failed", "the store is away")
     ]
+
+
+async def test_what_trouble_leaves_undone_is_seen_to_be_late(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object, **__: object) -> NoReturn:
+        raise TemporaryError("the store is away")
+
+    await house.put(Lamp(id="a", on_at=MORNING), Bell(id="b", on_at=MORNING + 4 * MINUTE))
+    scheduler = house.scheduler(due(Lamp)(light), due(Bell)(light))
+    monkeypatch.setattr(house.store, "get_many", away)
+    monkeypatch.setattr(house.store, "save_many", away)
+    await scheduler.fire(MORNING + 5 * MINUTE)
+    assert lateness() == 5 * 60
+
+    monkeypatch.setattr(house.store, "due", away)
+    monkeypatch.setattr(house.store, "next_due", away)
+    await scheduler.fire(MORNING + 7 * MINUTE)
+    await scheduler.fire(MORNING + 8 * MINUTE)
+    assert lateness() == 8 * 60
+
+    monkeypatch.undo()
+    assert await scheduler.fire(MORNING + 9 * MINUTE) == 2
+    assert lateness() == 9 * 60
+    assert await scheduler.fire(MORNING + 9 * MINUTE) == 0
+    assert lateness() == 0
+
+
+async def test_the_time_counts_while_the_scan_holds_and_nobody_knows_what_is_due(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_: object) -> NoReturn:
+        raise TemporaryError("the store is away")
+
+    monkeypatch.setattr(house.store, "next_due", away)
+    scheduler = house.scheduler(due(Lamp)(light))
+    scheduler.start()
+    for _ in range(2):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        house.clock.move(MINUTE)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert lateness() == 2 * 60
+    await scheduler.stop()
 
 
 async def test_what_stays_due_does_not_hide_what_is_due_behind_it(house: House) -> None:

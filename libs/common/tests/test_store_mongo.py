@@ -36,6 +36,7 @@ from .contract.store import (
     KINDS,
     NEVER,
     NEW_YEAR,
+    Damage,
     DurableStoreContract,
     Item,
     ItemByTime,
@@ -92,6 +93,10 @@ class TestPyMongo(DurableStoreContract):
             "from rapport.common.store.mongo import MongoStore\n"
             f"store = MongoStore({URI!r}, {name!r}, kinds, driver={self.DRIVER!r})"
         )
+
+    @pytest.fixture
+    def damage(self, database: Database[dict[str, Any]]) -> Damage:
+        return lambda id: database["story"].update_one({"_id": id}, {"$set": {"document": "?"}})
 
 
 class TestMotor(TestPyMongo):
@@ -403,11 +408,14 @@ async def test_an_index_of_ours_that_somebody_changed_is_reported(
 async def test_a_document_that_does_not_fit_says_where_without_its_content(
     store: MongoStore, database: Database[dict[str, Any]], broken: object, reason: str
 ) -> None:
-    await save(store, Story(id="a"))
+    await save(store, Story(id="a", wakes=NEW_YEAR), Story(id="b", wakes=NEW_YEAR))
     database["story"].update_one({"_id": "a"}, {"$set": {"document": broken}})
     with pytest.raises(PermanentError) as refused:
         await store.get(Story, "a")
     assert refused.value.reason == reason
+    with structlog.testing.capture_logs() as logs:
+        assert [story.id for story in await store.due(Story, NEVER)] == ["b"]
+    assert [(log["event"], log["id"]) for log in logs] == [("store.damaged", "a")]
 
 
 @needs_server

@@ -11,6 +11,7 @@ from sqlite3 import Connection
 from typing import Any
 
 import pytest
+import structlog
 
 from rapport.common.aggregate import Aggregate, Fact
 from rapport.common.errors import PermanentError, TemporaryError
@@ -21,7 +22,9 @@ from rapport.common.store.sqlite.table import Table
 from rapport.common.store.sqlite.worker import Worker, Writer, insert_many, transaction
 
 from .contract.store import (
+    NEVER,
     NEW_YEAR,
+    Damage,
     DurableStoreContract,
     Item,
     ItemByTime,
@@ -58,6 +61,14 @@ class TestInAFile(DurableStoreContract):
             "from rapport.common.store.sqlite import SqliteStore\n"
             f"store = SqliteStore(Path({str(path)!r}), kinds)"
         )
+
+    @pytest.fixture
+    def damage(self, path: Path) -> Damage:
+        def damage(id: str) -> None:
+            with closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute("UPDATE story SET document = '?' WHERE id = ?", [id])
+
+        return damage
 
 
 # What is declared is indexed
@@ -255,12 +266,16 @@ async def test_a_document_that_does_not_fit_says_where_without_its_content(tmp_p
     path = tmp_path / "store.db"
     store = SqliteStore(path, [Story])
     await store.start()
-    await save(store, Story(id="a"))
+    await save(store, Story(id="a", wakes=NEW_YEAR), Story(id="b", wakes=NEW_YEAR))
+    broken = """UPDATE story SET document = '{"id": "a", "count": "Ana Example"}' WHERE id = 'a'"""
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("""UPDATE story SET document = '{"id": "a", "count": "Ana Example"}'""")
+        connection.execute(broken)
     with pytest.raises(PermanentError) as refused:
         await store.get(Story, "a")
     assert refused.value.reason == "a stored story does not fit: /count: int_parsing"
+    with structlog.testing.capture_logs() as logs:
+        assert [story.id for story in await store.due(Story, NEVER)] == ["b"]
+    assert [(log["event"], log["id"]) for log in logs] == [("store.damaged", "a")]
     await store.stop()
 
 

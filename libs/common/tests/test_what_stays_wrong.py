@@ -7,10 +7,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from rapport.common.aggregate import OUTBOX_LIMIT, Cause
+from rapport.common.bus.dead_letters import DeadLetter, redriven
 from rapport.common.bus.port import HEADERS_LIMIT
 from rapport.common.engine import FOLD_LIMIT, Step
 from rapport.common.errors import LONGEST_PAUSE, PermanentError, TemporaryError
 from rapport.common.events import Message, Record, dead_letters, encode
+from rapport.common.events.codec import Headers
 from rapport.common.events.dead_letters import EventDeadLettered
 from rapport.common.events.envelope import Event
 from rapport.common.handling import on
@@ -30,6 +32,10 @@ async def shop() -> AsyncIterator[Harness]:
 
 def letters(shop: Harness) -> list[Record]:
     return [record for record in shop.bus.records if record.topic == "rapport.dlq"]
+
+
+def size(headers: Headers) -> int:
+    return sum(len(name) + len(value) for name, value in headers)
 
 
 async def items(shop: Harness, id: str = "t1") -> list[str]:
@@ -127,14 +133,33 @@ async def test_what_can_be_prepared_alone_does_not_fail_with_the_batch() -> None
 
 async def test_a_dead_letter_has_room_for_why_whatever_headers_it_came_with(shop: Harness) -> None:
     sold = encode(shop.event(ItemSold(till="t1", item="x", price=-1)))
-    taken = sum(len(name) + len(value) for name, value in sold.headers)
+    taken = size(sold.headers)
     headers = (*sold.headers, ("x-trail", b"x" * (HEADERS_LIMIT - taken - 10)))
     await shop.deliver([sold._replace(headers=headers)])
 
     [letter] = letters(shop)
     assert dead_letters.told(letter).data.reason == "a price is not negative"
-    assert sum(len(name) + len(value) for name, value in letter.headers) <= HEADERS_LIMIT
+    assert size(letter.headers) <= HEADERS_LIMIT
     assert set(sold.headers) <= set(letter.headers)
+
+
+async def test_a_dead_letter_without_room_for_all_headers_says_so_and_does_not_go_back(
+    shop: Harness,
+) -> None:
+    sold = encode(shop.event(ItemSold(till="t1", item="x", price=-1)))
+    await shop.deliver([sold])
+    room = HEADERS_LIMIT - size(letters(shop)[0].headers) - len("x-trail")
+    trails = [("x-trail", b"x" * length) for length in (room, room + 1)]
+    await shop.deliver([sold._replace(headers=(*sold.headers, trail)) for trail in trails])
+
+    _, whole, cut = map(DeadLetter.of, letters(shop))
+    assert trails[0] in redriven(whole).headers
+    assert set(sold.headers) <= set(cut.original.headers)
+    had = size((*sold.headers, trails[1]))
+    left_out = dict(cut.record.headers)["kafka_dlt-left-out"]
+    assert left_out.decode() == f"headers, some of {had} bytes"
+    with pytest.raises(PermanentError, match="too large to be kept whole"):
+        redriven(cut)
 
 
 async def test_a_long_or_broken_reason_is_cut_and_repaired() -> None:

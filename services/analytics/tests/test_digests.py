@@ -1,11 +1,13 @@
 """Digests: what support heard, told to PR at a period's end; and the targets that it missed."""
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rapport.analytics.domain.periods import DELAY
 from rapport.analytics.service import SERVICE
 from rapport.common.errors import Invalid
 from rapport.common.events.analytics import DigestCompiled, KpiTargetMissed
@@ -15,6 +17,14 @@ from . import happenings as told
 from .happenings import HOUR
 
 DAY = timedelta(days=1)
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+async def analytics() -> AsyncIterator[Harness]:
+    """Analytics just after digests were due: so many days later they are due again."""
+    async with harness(SERVICE, now=MORNING + DELAY) as under_test:
+        yield under_test
 
 
 def digests_yaml(folder: Path, text: str) -> Path:
@@ -142,8 +152,28 @@ async def test_what_was_missed_while_nothing_ran_is_made_up_for(analytics: Harne
 
     assert [digest.total for digest in told_of] == [1, 1, 1]
     assert [event.time for event in analytics.all(DigestCompiled)] == [
-        digest.end for digest in told_of
+        digest.end + DELAY for digest in told_of
     ]
+
+
+async def test_what_is_stored_just_after_the_end_is_told_in_the_period_it_came_in(
+    analytics: Harness,
+) -> None:
+    end = MORNING + DAY
+    await analytics.advance(hours=23, minutes=59)
+    assert analytics.clock.now() == end
+
+    await analytics.given(
+        analytics.event(told.heard("last"), time=end - SECOND),
+        analytics.event(told.heard("first"), time=end),
+    )
+    await analytics.advance(minutes=1)
+    first = analytics.published(DigestCompiled).data
+    await analytics.advance(days=1)
+    second = analytics.all(DigestCompiled)[1].data
+
+    assert (first.start, first.end, second.end) == (MORNING, end, end + DAY)
+    assert [digest.lines[0].samples for digest in (first, second)] == [("last",), ("first",)]
 
 
 async def test_a_digest_that_the_policy_dropped_ends(analytics: Harness) -> None:
@@ -188,3 +218,15 @@ async def test_a_missed_target_is_told_once_when_the_week_is_over(analytics: Har
     assert (missed.value, missed.target, missed.n) == (0.5, 0.98, 2)
     assert missed.start == datetime(2026, 3, 2, tzinfo=UTC)
     assert missed.end == datetime(2026, 3, 9, tzinfo=UTC)
+
+
+async def test_a_target_missed_in_the_last_moment_of_the_week_is_told(analytics: Harness) -> None:
+    end = datetime(2026, 3, 9, tzinfo=UTC)
+    await analytics.advance(days=6, hours=15, minutes=59)
+    assert analytics.clock.now() == end
+
+    await analytics.given(told.breached("a", end - 4 * HOUR - SECOND, within=4 * HOUR))
+    await analytics.advance(minutes=1)
+
+    missed = analytics.published(KpiTargetMissed).data
+    assert (missed.kpi, missed.end, missed.n) == ("first_response_on_time", end, 1)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rapport.analytics.domain.periods import Every, Period, Periodic, Rhythm
+from rapport.analytics.domain.periods import DELAY, Every, Period, Periodic, Rhythm
 from rapport.common.local_time import Weekday
 
 ZONES = ("UTC", "Europe/Berlin", "Asia/Tehran", "America/New_York", "Australia/Lord_Howe")
@@ -138,7 +138,8 @@ class TestPeriodic:
         watering = Watering.begin("roses", rhythm("daily", at="08:00"), self.NOON)
 
         assert (watering.start, watering.end) == (at("2026-03-02T08:00Z"), at("2026-03-03T08:00Z"))
-        assert watering.next_due == watering.end
+        assert watering.end is not None
+        assert watering.next_due == watering.end + DELAY
 
     def test_it_turns_to_the_period_after(self) -> None:
         daily = rhythm("daily", at="08:00")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rapport.analytics.domain.burst import BIN, BurstPolicy, Detector
 from rapport.analytics.domain.burst.bins import number_of
-from rapport.analytics.domain.watch import BrandWatch, Hour, Watch, learned
+from rapport.analytics.domain.watch import HOUR, BrandWatch, Hour, Watch, learned
 from rapport.analytics.service import SERVICE
 from rapport.common.events import Event
 from rapport.common.events.analytics import Series, SignalCleared, SignalDetected
@@ -233,6 +233,68 @@ async def test_an_item_that_comes_late_counts_in_the_next_bin(listening: Harness
     await listening.advance(minutes=5)
 
     assert listening.published(SignalDetected).data.observed == 5
+
+
+async def test_one_message_of_tomorrow_deafens_no_watch(listening: Harness) -> None:
+    now = listening.clock.now()
+    await listening.given(listening.event(told.heard(), time=now + DAY))
+
+    await complain(listening, *range(1, 9))
+    await listening.advance(minutes=2)
+
+    signal = listening.published(SignalDetected).data
+    assert (signal.at, signal.observed) == (now + 10 * MINUTE, 8)
+
+
+async def test_a_clock_half_an_hour_ahead_delays_no_signal_and_loses_none(
+    listening: Harness,
+) -> None:
+    now = listening.clock.now()
+    ahead = [now + minute * MINUTE for minute in range(30, 35)]
+    await listening.given(
+        listening.event(told.heard(product="kettle"), time=ahead[0]),
+        *(listening.event(told.heard(product="toaster"), time=time) for time in ahead),
+    )
+
+    await complain(listening, *range(1, 9), product="kettle")
+    await listening.advance(minutes=2)
+    assert listening.published(SignalDetected).data.series.product == "kettle"
+
+    await listening.advance(minutes=25)
+    newest, _ = await signals(listening)
+    assert newest["series"]["product"] == "toaster"
+
+
+async def test_a_watch_that_was_deaf_until_tomorrow_listens_and_knows_what_is_usual(
+    listening: Harness,
+) -> None:
+    now, tomorrow = listening.clock.now(), listening.clock.now() + DAY
+    deaf = Watch.over(Series(product="kettle", complaint_type=QUALITY), None, tomorrow)
+    deaf.wake(tomorrow, learned({}, now - 2 * DAY, tomorrow, BurstPolicy()))
+    deaf.hear(tomorrow)
+    await listening.running.engine.change(Watch, deaf.id, lambda _: deaf, cause="a fast clock")
+
+    await complain(listening, *range(1, 9))
+    await listening.advance(minutes=2)
+
+    assert listening.published(SignalDetected).data.series.product == "kettle"
+
+
+def test_a_signal_that_a_fast_clock_left_open_is_cleared_once_it_is_calm() -> None:
+    policy, tomorrow = BurstPolicy(), MORNING + DAY
+    watch = Watch.over(Series(product="kettle", complaint_type=QUALITY), None, tomorrow)
+    watch.detector = Detector(alarmed=number_of(tomorrow), open=True)
+    watch.signal = "signal"
+
+    watch.set_right(MORNING)
+    watch.wake(MORNING, learned({}, MORNING - 2 * DAY, MORNING, policy))
+    watch.hear(MORNING)
+    while watch.is_awake:
+        watch.close(Hour(), policy)
+
+    [cleared] = watch.emitted
+    assert isinstance(cleared, SignalCleared)
+    assert cleared.at == MORNING + HOUR + BIN
 
 
 async def test_how_much_is_a_burst_is_policy(tmp_path: Path) -> None:

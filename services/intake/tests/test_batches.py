@@ -1,11 +1,14 @@
 """Many messages at once: the good ones go through, each bad one is told by its place."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 
-from rapport.common.testing import Harness, harness
+from rapport.common.errors import TooLarge
+from rapport.common.testing import MORNING, Harness, harness
+from rapport.intake.domain import read_lines
 from rapport.intake.service import SERVICE
 
 from .sending import BATCH, accepted, complaint, problem, published, reasons, received, send
@@ -120,6 +123,18 @@ async def test_a_thousand_items_are_taken_and_one_more_is_too_many(
     assert "at most 1000 are taken at once" in refused["detail"]
     assert not received(intake)
     assert (await batch(intake, **arguments(1_000)))["accepted"] == 1_000
+
+
+def test_too_many_lines_are_known_without_keeping_them_all() -> None:
+    body = b"1\n" * 1_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge):
+            read_lines(body, MORNING, 1_000)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < len(body)
 
 
 @pytest.mark.parametrize("body", [b"{}", b"7", b"[1,", b""])

@@ -1,9 +1,10 @@
 """What the company says and hears in these tests, in three languages."""
 
+from datetime import datetime
 from typing import Any
 
 from rapport.common.events.cases import CaseClosed, Subject
-from rapport.common.events.crises import CrisisProposed, Criteria
+from rapport.common.events.crises import CrisisDeclared, CrisisProposed, Criteria
 from rapport.common.events.feedback import FeedbackReceived
 from rapport.common.events.vocabulary import (
     Channel,
@@ -72,6 +73,18 @@ def proposed(crisis_id: str) -> CrisisProposed:
         criteria=Criteria(product="kettle"),
         reason="",
         severity=Severity.HIGH,
+    )
+
+
+def declared(crisis_id: str, at: datetime) -> CrisisDeclared:
+    """Return that it is a crisis."""
+    return CrisisDeclared(
+        crisis_id=crisis_id,
+        title="Loose handles",
+        criteria=Criteria(product="kettle"),
+        severity=Severity.HIGH,
+        by="lea",
+        declared_at=at,
     )
 
 

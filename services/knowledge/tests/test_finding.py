@@ -176,6 +176,22 @@ async def test_forgotten_words_that_are_sent_once_more_stay_forgotten(stocked: H
     assert await suggest(stocked) == []
 
 
+async def test_words_that_longer_ones_displaced_are_forgotten_too(stocked: Harness) -> None:
+    later = MORNING + timedelta(hours=1)
+    await stocked.given(heard("I want my money back"))
+    await stocked.given(heard("My oven. " * LIMIT, feedback_id="f2", received_at=later))
+    again = heard("I want my money back", received_at=later + timedelta(hours=1))
+    await stocked.given(again)
+    kept = await stocked.running.store.get(CaseText, "c1")
+    assert kept is not None
+    assert [item.id for item in kept.messages] == ["f2", "f1"]
+
+    await stocked.advance(hours=3)
+    await stocked.given(closed())
+    await stocked.given(again.model_copy(update={"received_at": later + timedelta(hours=9)}))
+    assert await suggest(stocked) == []
+
+
 async def test_what_is_sent_once_more_is_not_the_latest_word(stocked: Harness) -> None:
     later = MORNING + timedelta(hours=1)
     await stocked.given(heard("My kettle leaks", product="kettle"))

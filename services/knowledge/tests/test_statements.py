@@ -20,7 +20,7 @@ from rapport.common.store.port import Change
 from rapport.common.testing import MORNING, Harness
 from rapport.knowledge.domain.statements import Statement
 
-from .sayings import AUTHOR, EN, FA, LEGAL, PR, WORDS, ZH, body, draft, proposed
+from .sayings import AUTHOR, EN, FA, LEGAL, PR, WORDS, ZH, body, declared, draft, proposed
 
 PATH = "/knowledge/v1/statements/holding-1"
 
@@ -253,6 +253,17 @@ async def test_a_later_statement_is_the_later_also_where_the_clock_was_put_back(
     assert (superseded.statement_id, superseded.superseded_by) == ("holding-1-b", "holding-1-a")
     found = await knowledge.call("GET", "/knowledge/v1/search?q=kettle&kind=statement")
     assert {item["id"] for item in found.json()["items"]} == {"holding-1-a"}
+
+
+async def test_a_statement_is_released_after_the_declaration_whatever_the_clock_says(
+    knowledge: Harness,
+) -> None:
+    await knowledge.advance(minutes=10)
+    at = knowledge.clock.now()
+    await knowledge.given(declared("kettles", at))
+    knowledge.clock._now -= timedelta(minutes=5)
+    await release(knowledge)
+    assert knowledge.published(StatementReleased).time == at
 
 
 async def test_a_statement_waits_for_none_that_it_does_not_replace(knowledge: Harness) -> None:

@@ -1,6 +1,6 @@
 """Whatever can be subscribed to is told in three languages, at once or in a digest."""
 
-from datetime import UTC
+from datetime import UTC, timedelta
 from email import message_from_bytes, policy
 from typing import Any
 
@@ -10,17 +10,19 @@ from hypothesis import strategies as st
 from pydantic import AwareDatetime
 
 from rapport.common.events.analytics import DigestCompiled, DigestLine
-from rapport.common.events.crises import CrisisUpdated, Criteria
+from rapport.common.events.clocks import ClockBreached
+from rapport.common.events.crises import CrisisProposed, CrisisUpdated, Criteria
 from rapport.common.events.envelope import Event, EventData
 from rapport.common.events.notifications import NotificationRequested
-from rapport.common.events.vocabulary import ComplaintType, Severity
+from rapport.common.events.vocabulary import ComplaintType, Language, Severity
 from rapport.common.testing import MORNING, Harness
 from rapport.notification.channels.rendering import DIRECTION, Renderer, words
 from rapport.notification.domain.communications import PAGE
+from rapport.notification.domain.log import LISTED, LISTED_BYTES, Occurrence
 from rapport.notification.domain.matters import DIGEST_ONLY, MATTERS, TITLE, event_name, matter_of
 from rapport.notification.handlers.alerts import LANGUAGES, alert_wordings
 
-from .cast import declared, linked, mailed, opened, stakeholder, subscribe
+from .cast import about, declared, linked, mailed, opened, stakeholder, subscribe
 from .servers import SmtpSink
 
 RENDERER = Renderer()
@@ -72,6 +74,22 @@ def test_every_matter_is_told_in_every_language(data: EventData) -> None:
     assert all(wording.subject and wording.text for wording in wordings.values())
 
 
+def test_a_reason_that_is_known_by_language_is_told_in_the_readers() -> None:
+    proposed = CrisisProposed(
+        crisis_id="k1",
+        title="Kettles",
+        criteria=Criteria(product="kettle"),
+        reason="More than usual.",
+        severity=Severity.HIGH,
+        reasons={"en": "More than usual.", "zh": "超过平时。"},
+    )
+    matter = matter_of(happened(proposed))
+    assert matter is not None
+    wordings = alert_wordings(matter, MORNING, RENDERER, [Language.ZH, Language.FA])
+    assert "超过平时。" in wordings[Language.ZH].text
+    assert "More than usual." in wordings[Language.FA].text
+
+
 @pytest.mark.parametrize("kind", MATTERS)
 def test_every_matter_has_a_name_in_every_language(kind: type[EventData]) -> None:
     if event_name(kind) != "digest.compiled":
@@ -84,6 +102,17 @@ def test_a_long_update_has_a_short_title() -> None:
     assert matter is not None
     assert len(matter.title) <= TITLE
     assert matter.reason == update.text
+
+
+def test_long_names_make_no_long_title() -> None:
+    named = {"brand": "b" * 300, "product": "p" * 300, "region": "r" * 300}
+    case = opened().model_copy(update={"about": about().model_copy(update=named)})
+    matter = matter_of(happened(case))
+    assert matter is not None
+    *names, complaint_type, case_id = matter.title.split(" / ")
+    assert [len(name) for name in names] == [TITLE, TITLE, TITLE]
+    assert (complaint_type, case_id) == ("product_quality", "c1")
+    assert matter.about["product"] == named["product"]
 
 
 @pytest.mark.parametrize(
@@ -164,6 +193,27 @@ async def test_a_digest_counts_everything_and_lists_the_first(
     assert text.count("New case") == 200
 
 
+async def test_a_digest_of_titles_as_long_as_they_once_were_is_sent_and_counts_the_others(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await put_pia(notification)
+    await digest(notification)
+    title = "水" * 1_000
+    await notification.running.store.insert_facts(
+        [
+            Occurrence(id=f"o{number}", at=MORNING, event="case.opened", title=title, about={})
+            for number in range(LISTED)
+        ]
+    )
+    await notification.advance(hours=25)
+
+    [(_, text)] = mailed(sink)
+    room = LISTED_BYTES // len(title.encode())
+    assert f"Messages: {LISTED}" in text
+    assert text.count(title) == room
+    assert f"Held back, not listed here: {LISTED - room}" in text
+
+
 async def test_a_digest_tells_nothing_of_a_drill(notification: Harness, sink: SmtpSink) -> None:
     await put_pia(notification)
     await digest(notification)
@@ -183,6 +233,45 @@ async def test_what_happens_at_the_very_end_of_a_period_is_in_it(
     await notification.given(late)
     await notification.advance(minutes=5)
     assert len(sink.accepted) == 1
+
+
+async def test_what_is_told_after_the_digest_of_its_time_was_sent_is_in_the_next(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await put_pia(notification)
+    await digest(notification, events=["clock.breached"])
+    at_three = breached_at_three(notification)
+    await notification.advance(hours=24, minutes=2)
+    await notification.given(at_three)
+    await notification.advance(hours=24)
+    [(_, text)] = mailed(sink)
+    assert "2026-03-03 03:00 UTC: Overdue: first_response c1" in text
+
+    await notification.given(at_three)
+    await notification.advance(hours=48)
+    assert len(sink.accepted) == 1
+
+
+async def test_a_digest_that_is_late_waits_for_what_comes_in_late_as_well(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    """All was stopped over night: much was not read yet, and clocks tell now what they missed."""
+    await put_pia(notification)
+    await digest(notification, events=["case.opened", "clock.breached"])
+    in_the_evening = notification.event(opened("c1"), time=MORNING + timedelta(hours=12))
+    notification.clock.move(timedelta(hours=25))
+    await notification.given(in_the_evening)
+    await notification.given(breached_at_three(notification))
+    await notification.advance(minutes=1)
+    [(_, text)] = mailed(sink)
+    assert "from 2026-03-02 08:00 UTC to 2026-03-03 09:00 UTC" in text
+    assert "2026-03-02 20:00 UTC: New case" in text
+    assert "2026-03-03 03:00 UTC: Overdue: first_response c1" in text
+
+    await notification.given(opened("c2"))
+    await notification.advance(hours=23)
+    assert len(sink.accepted) == 2
+    assert "from 2026-03-03 09:00 UTC to 2026-03-04 08:00 UTC" in mailed(sink)[1][1]
 
 
 async def test_a_subscription_that_is_put_again_loses_nothing(
@@ -215,6 +304,19 @@ async def put_pia(notification: Harness) -> None:
 async def digest(notification: Harness, **fields: Any) -> None:
     wish = {"to": ["pia"], "events": ["case.opened"], "deliver": "digest"} | fields
     await subscribe(notification, "digest", **wish)
+
+
+def breached_at_three(notification: Harness) -> Event[ClockBreached]:
+    at = MORNING + timedelta(hours=19)
+    breached = ClockBreached(
+        of="case",
+        aggregate_id="c1",
+        clock="first_response",
+        started_at=MORNING,
+        due_at=at,
+        policy="hash of the clocks",
+    )
+    return notification.event(breached, time=at)
 
 
 async def put_many(notification: Harness, number: int) -> None:

@@ -16,8 +16,10 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Final
 
+import httpcore2
 import pytest
 from joserfc.jwk import KeySet
 
@@ -373,6 +375,34 @@ async def test_a_webhooks_answer_is_read_within_bounds_and_its_status_counts(
         config = WebhookConfig(timeout=timeout)
         channel = WebhookChannel(AddressPolicy([f"127.0.0.1:{port}"]), config)
         assert await channel.send(message(f"http://127.0.0.1:{port}/hook")) == outcome
+        await channel.close()
+
+
+async def say_200_and_hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n")
+    await asyncio.Event().wait()
+
+
+async def test_a_webhooks_status_counts_though_the_time_is_up_before_its_answer_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits: list[asyncio.Timeout] = []
+    read_through = webhooks._read_through
+
+    def limited(seconds: float) -> asyncio.Timeout:
+        limits.append(asyncio.timeout(seconds))
+        return limits[-1]
+
+    async def time_is_up(answer: httpcore2.Response) -> None:
+        limits[0].reschedule(0)
+        await read_through(answer)
+
+    monkeypatch.setattr(webhooks, "asyncio", SimpleNamespace(timeout=limited))
+    monkeypatch.setattr(webhooks, "_read_through", time_is_up)
+    async with peer(say_200_and_hang) as port:
+        channel = WebhookChannel(AddressPolicy([f"127.0.0.1:{port}"]))
+        assert await channel.send(message(f"http://127.0.0.1:{port}/hook")) == Delivered("200")
         await channel.close()
 
 

@@ -17,10 +17,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from rapport.common.errors import Invalid
 from rapport.common.events.cases import CaseReplyRequested
+from rapport.common.events.clocks import ClockBreached, ClockWarned
 from rapport.common.events.codec import encode
 from rapport.common.events.crises import CrisisUpdated
 from rapport.common.events.feedback import Contact
-from rapport.common.events.knowledge import Wording
+from rapport.common.events.knowledge import StatementRejected, StatementSubmitted, Wording
 from rapport.common.events.notifications import (
     NotificationAdmitted,
     NotificationDelivered,
@@ -131,6 +132,41 @@ async def test_what_is_critical_or_about_a_crisis_always_arrives_and_takes_no_ro
     )
     assert len(sink.accepted) == 15 + MOST + 15 + 1
     assert await states(notification) == {"delivered": 15 + MOST + 16, "suppressed": 15}
+
+
+async def test_a_crisiss_clocks_and_statements_are_no_part_of_the_storm(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    await pia_hears_of_cases(notification)
+    await subscribe(
+        notification,
+        "leads",
+        to=["pia"],
+        events=["clock.warned", "clock.breached", "statement.submitted", "statement.rejected"],
+    )
+    clock: dict[str, Any] = {
+        "clock": "holding_statement",
+        "started_at": MORNING,
+        "due_at": MORNING + HOUR,
+        "policy": "hash of the clocks",
+    }
+    statement: dict[str, Any] = {"statement_id": "s1", "hash": "hash", "purpose": "holding"}
+    await storm(notification, 0, 15)
+    await notification.given(
+        ClockWarned(of="crisis", aggregate_id="k1", **clock),
+        ClockBreached(of="crisis", aggregate_id="k1", **clock),
+        StatementSubmitted(crisis_id="k1", by="pia", quorum={}, languages=(), **statement),
+        StatementRejected(crisis_id="k1", by="lea", reason="Too early.", **statement),
+    )
+    assert len(sink.accepted) == MOST + 4
+
+    await notification.given(
+        ClockBreached(of="case", aggregate_id="c1", **clock),
+        StatementSubmitted(by="pia", quorum={}, languages=(), **statement),
+    )
+    assert len(sink.accepted) == MOST + 4
+    [told] = await allowances(notification)
+    assert (told["admitted"], told["held_back"]) == (MOST, 5 + 2)
 
 
 async def test_replies_and_statements_to_those_who_complained_are_never_held_back(

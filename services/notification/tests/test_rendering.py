@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapport.common.events import CATALOGUE
-from rapport.common.events.vocabulary import ComplaintType, Kind, Severity
+from rapport.common.events.vocabulary import ComplaintType, Kind, OwnReason, Severity
 from rapport.notification.channels.rendering import (
     DIRECTION,
     LONGEST_OUTPUT,
@@ -110,6 +110,21 @@ def test_an_alert_leaves_out_what_is_not_known(renderer: Renderer) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("language", "line"),
+    [
+        ("en", "The first response is overdue."),
+        ("zh", "首次回复已逾期。"),
+        ("fa", "مهلت نخستین پاسخ گذشته است."),
+    ],
+)
+def test_why_something_happened_by_itself_is_said_in_the_readers_language(
+    renderer: Renderer, language: str, line: str
+) -> None:
+    alert = renderer.render("alert", language, {**ALERT, "reason": OwnReason.OVERDUE.value})
+    assert line in alert.text.splitlines()
+
+
 def test_an_event_without_words_is_told_by_its_name(renderer: Renderer) -> None:
     alert = renderer.render("alert", "zh", {**ALERT, "event": "task.opened"})
     assert alert.subject == "task.opened：R-1042"
@@ -197,6 +212,7 @@ def test_every_listed_word_has_words_in_every_language(language: str) -> None:
         "topic": ComplaintType,
         "kind": Kind,
         "severity": Severity,
+        "own_reason": OwnReason,
     }
     for name, members in lists.items():
         assert set(told[name]) == {member.value for member in members}

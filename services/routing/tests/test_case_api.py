@@ -170,6 +170,7 @@ async def test_a_reply_by_e_mail_needs_an_address(routing: Harness) -> None:
     [
         ("replies", {}, ["/text"]),
         ("replies", {"text": "", "via": "pigeon"}, ["/text", "/via"]),
+        ("replies", {"text": " \n\u200b"}, ["/text"]),
         ("replies", {"text": "a" * 20_001}, ["/text"]),
         ("replies", {"text": "Sorry.", "mood": "good"}, ["/mood"]),
         ("referral", {"to": "nobody"}, ["/to"]),

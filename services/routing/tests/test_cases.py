@@ -40,6 +40,7 @@ from rapport.common.events.vocabulary import (
     Kind,
     Language,
     Need,
+    OwnReason,
     Severity,
 )
 from rapport.common.testing import MORNING, Harness, harness
@@ -285,6 +286,42 @@ async def test_a_case_that_is_taken_up_again_climbs_from_the_bottom(routing: Har
     assert (await case_of(routing)).escalation == 0
     await routing.advance(hours=48)
     assert brought_in(routing) == [("omid", 1), ("marta", 2)] * 2
+
+
+async def test_what_was_solved_without_a_reply_and_breaks_again_has_a_clock_that_warns(
+    routing: Harness,
+) -> None:
+    await routing.given(feedback())
+    await routing.advance(hours=48)
+    await post(routing, "resolution", resolution="Told by phone: descale it.")
+    await routing.given(feedback(feedback_id="f2", text="It is broken again."))
+    assert routing.published(ClockCancelled).data.reason == OwnReason.FURTHER_MESSAGE
+    assert len(routing.all(ClockStarted)) == 2
+    await routing.advance(hours=48)
+    assert brought_in(routing) == [("omid", 1), ("marta", 2)] * 2
+
+
+async def test_an_answer_on_its_way_is_none_to_what_the_person_says_after_it(
+    routing: Harness,
+) -> None:
+    await routing.given(feedback())
+    reply = await post(routing, "replies", text="We will replace it.")
+    await post(routing, "closure")
+    await routing.advance(minutes=1)
+    await routing.given(feedback(feedback_id="f2", text="It is broken again."))
+    await routing.given(delivered(reply["id"], routing.clock.now()))
+    assert routing.all(ClockMet) == []
+    again = await post(routing, "replies", text="We are sorry.")
+    await routing.given(delivered(again["id"], routing.clock.now()))
+    assert routing.published(ClockMet)
+
+
+async def test_an_answer_meets_its_clock_also_where_ours_was_put_back(routing: Harness) -> None:
+    await routing.given(feedback())
+    routing.clock._now -= timedelta(minutes=10)
+    reply = await post(routing, "replies", text="We will replace it.")
+    await routing.given(delivered(reply["id"], routing.clock.now()))
+    assert routing.published(ClockMet).data.elapsed == 0
 
 
 async def test_a_case_that_was_stored_before_names_were_kept_skips_nobody() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rapport.common.aggregate import OUTBOX_LIMIT
 from rapport.common.events.analytics import Series, SignalDetected
 from rapport.common.events.cases import CaseCrisisLinked, CaseCrisisUnlinked
 from rapport.common.events.clocks import ClockBreached, ClockCancelled, ClockMet, ClockStarted
@@ -22,8 +23,10 @@ from rapport.common.events.crises import (
 from rapport.common.events.envelope import sequence
 from rapport.common.events.feedback import Contact, FeedbackReceived
 from rapport.common.events.knowledge import Purpose, StatementReleased, Wording
-from rapport.common.events.vocabulary import Channel, ComplaintType, Kind, Language
+from rapport.common.events.vocabulary import Channel, ComplaintType, Kind, Language, Severity
 from rapport.common.testing import MORNING, Harness, harness
+from rapport.routing.domain.crisis import Crisis, CrisisState, StandDown
+from rapport.routing.repository import LINK_PAGE, MOST_CRISES
 from rapport.routing.service import SERVICE
 
 CRISES = "/routing/v1/crises"
@@ -95,6 +98,14 @@ async def declared(routing: Harness, **criteria: Any) -> str:
     return id
 
 
+def stored_crisis() -> Crisis:
+    """Return a crisis whose end was asked for, as it looks for cases once more."""
+    crisis = Crisis.from_signal("k", signal(), Severity.HIGH)
+    crisis.state = CrisisState.STANDING_DOWN
+    crisis.stand_down = StandDown(request_id="r", by="lea")
+    return Crisis.model_validate(crisis.model_dump())
+
+
 async def shown(routing: Harness, id: str) -> dict[str, Any]:
     found: dict[str, Any] = (await routing.call("GET", f"{CRISES}/{id}")).json()
     return found
@@ -117,6 +128,19 @@ async def test_the_same_matter_is_proposed_once(routing: Harness) -> None:
     await routing.given(signal("s2"))
 
     assert len(routing.all(CrisisProposed)) == 1
+
+
+async def test_a_matter_is_proposed_once_also_beside_many_undecided_ones(routing: Harness) -> None:
+    for number in range(MOST_CRISES + 1):
+        body = {"title": "Something", "criteria": {"product": f"product {number}"}}
+        await routing.call("POST", CRISES, json=body, as_="pia")
+    await routing.advance(minutes=1)
+    await routing.given(signal("s1"))
+    await routing.given(signal("s2"))
+
+    proposed = [event.data for event in routing.all(CrisisProposed) if event.data.signal_id]
+    assert [one.signal_id for one in proposed] == ["s1"]
+    assert proposed[0].reasons == signal().reason
 
 
 async def test_a_dismissed_matter_can_be_proposed_again(routing: Harness) -> None:
@@ -201,6 +225,52 @@ async def test_a_case_linked_by_mistake_is_unlinked_by_hand(routing: Harness) ->
     assert routing.all(CaseCrisisLinked)[-1].data.case_id == "c2"
 
 
+async def test_what_was_unlinked_by_hand_comes_back_by_hand_alone(routing: Harness) -> None:
+    await routing.given(complaint("c1"))
+    id = await declared(routing)
+    cases = f"{CRISES}/{id}/cases"
+    await routing.call("POST", cases, json={"case_id": "c1", "belongs": False}, as_="lea")
+    asked = len(routing.all(CrisisLinkRequested))
+    await routing.advance(minutes=20)
+    await routing.given(complaint("c1", feedback_id="f2"))
+    await routing.given(CrisisLinkRequested(crisis_id=id, case_id="c1"))
+    assert len(routing.all(CaseCrisisLinked)) == 1
+    assert len(routing.all(CrisisLinkRequested)) == asked
+
+    await routing.call("POST", cases, json={"case_id": "c1"}, as_="lea")
+    assert len(routing.all(CaseCrisisLinked)) == 2
+
+
+async def test_a_case_kept_out_of_one_crisis_joins_the_next_that_it_matches(
+    routing: Harness,
+) -> None:
+    await routing.given(complaint("c1"))
+    first = await declared(routing)
+    body = {"case_id": "c1", "belongs": False}
+    await routing.call("POST", f"{CRISES}/{first}/cases", json=body, as_="lea")
+    second = await declared(routing, product="kettle", complaint_type="product_quality")
+    linked = [event.data.crisis_id for event in routing.all(CaseCrisisLinked)]
+    assert linked == [first, second]
+
+
+async def test_cases_of_another_crisis_do_not_hold_up_a_stand_down(routing: Harness) -> None:
+    await routing.given(*(complaint(f"c{number:03}") for number in range(LINK_PAGE)))
+    first = await declared(routing)
+    assert len(routing.all(CrisisLinkRequested)) == LINK_PAGE
+    second = await declared(routing, product="kettle", complaint_type="product_quality")
+    await routing.call("POST", f"{CRISES}/{second}/stand-down", as_="lea")
+    assert len(routing.all(CrisisLinkRequested)) == LINK_PAGE
+    await routing.call("POST", f"{CRISES}/{first}/stand-down", as_="lea")
+    asked = [event.data.crisis_id for event in routing.all(CrisisStandDownRequested)]
+    assert asked == [second, first]
+
+
+async def test_the_last_page_of_cases_has_room_for_the_stand_down(routing: Harness) -> None:
+    crisis = stored_crisis()
+    crisis.link_page([f"c{number}" for number in range(LINK_PAGE)], None, MORNING)
+    assert len(crisis.emitted) == OUTBOX_LIMIT
+
+
 async def test_the_holding_statement_is_a_clock(routing: Harness) -> None:
     id = await declared(routing)
     started = routing.published(ClockStarted).data
@@ -275,6 +345,8 @@ async def test_a_stand_down_is_refused_while_somebody_would_be_left_behind(
 
     refused = routing.published(CrisisStandDownRefused).data
     assert refused.reason.startswith("2 with a holding statement")
+    assert refused.reasons["zh"].startswith("2 人")
+    assert refused.reasons["fa"].startswith("۲ نفر")
     assert (await shown(routing, id))["state"] == "declared"
 
 

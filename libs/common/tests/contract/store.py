@@ -2,7 +2,8 @@
 
 `opener` opens the same data each time it is called. Stores that outlive their process inherit
 `DurableStoreContract` and give, in `source`, the Python that opens them in another process: with
-`kinds` in scope, it leaves the store in a variable `store`.
+`kinds` in scope, it leaves the store in a variable `store`; and, in `damage`, what spoils a stored
+story by its id.
 """
 
 import asyncio
@@ -136,6 +137,7 @@ class ItemByTime(Item):
 
 Kinds = Sequence[type[Aggregate] | type[Fact]]
 Opener = Callable[[Kinds], Store]
+Damage = Callable[[str], object]
 
 KINDS: Final[Kinds] = (Story, Place, Sale, Visit)
 
@@ -622,6 +624,10 @@ class DurableStoreContract(StoreContract):
     def source(self) -> str:
         raise NotImplementedError
 
+    @pytest.fixture
+    def damage(self) -> Damage:
+        raise NotImplementedError
+
     async def test_all_of_it_is_there_after_a_restart(self, opener: Opener) -> None:
         store = opener(KINDS)
         await store.start()
@@ -656,6 +662,20 @@ class DurableStoreContract(StoreContract):
         assert await older.due(Story, NEVER) == []
         assert await older.save_many([Change(Story(id="a"))]) == [False]
         await older.stop()
+
+    async def test_a_damaged_document_spoils_no_other(self, store: Store, damage: Damage) -> None:
+        await save(store, *(Story(id=id, wakes=NEW_YEAR) for id in "abcde"))
+        for id in "acd":
+            damage(id)
+        first = await store.find(Story, limit=2)
+        second = await store.find(Story, limit=2, cursor=first.next)
+        third = await store.find(Story, limit=2, cursor=second.next)
+        assert [ids(page) for page in (first, second, third)] == [["b"], [], ["e"]]
+        assert third.next is None
+        for limit, due in enumerate([[], ["b"], ["b", "e"], ["b", "e"]]):
+            assert [story.id for story in await store.due(Story, NEVER, limit=limit)] == due
+        with pytest.raises(PermanentError):
+            await store.get_many(Story, ["a", "b"])
 
     async def test_what_was_answered_survives_kill_9(self, opener: Opener, source: str) -> None:
         answered: dict[str, int] = {}

@@ -103,27 +103,30 @@ def topics() -> None:
 @topics.command("apply")
 @click.option("--replication", default=1, show_default=True, help="Copies of each partition.")
 def topics_apply(replication: int) -> None:
-    """Create what is missing, correct what can be, and give new groups their first offsets."""
+    """Create what is missing, correct what can be, and give new groups their first offsets.
+
+    For how long a topic keeps its records stays as it was set for it.
+    """
 
     async def run() -> None:
         for done in await apply_topics(Settings.load(), replication):
             click.echo(done)
-        click.echo("the topics are as declared")
+        click.echo("the topics are as the services need them")
 
     finish(run)
 
 
 @topics.command("check")
 def topics_check() -> None:
-    """Tell what is not as declared; status 1 if anything is."""
+    """Tell what is not as declared; status 1 if that is more than how long records are kept."""
 
     async def run() -> None:
-        wrong = await check_topics(Settings.load())
-        for mistake in wrong:
-            click.echo(mistake, err=True)
-        if wrong:
+        found = await check_topics(Settings.load())
+        for difference in (*found.wrong, *found.retentions):
+            click.echo(difference, err=True)
+        if found.wrong:
             sys.exit(1)
-        click.echo("the topics are as declared")
+        click.echo("the topics are as the services need them")
 
     finish(run)
 

@@ -7,6 +7,7 @@ still, lets writing go on, and then copies what it sees. That is what a process 
 killed at that moment, and every start can do with it.
 
 The files of a copy carry one mark, so those of different copies are not taken for one installation.
+A store that is new beside them gets it, too.
 """
 
 import os
@@ -61,6 +62,21 @@ def check_files(data_dir: Path, services: Iterable[str]) -> None:
         _refuse_lost(data_dir, missing)
 
 
+def mark_new_stores(data_dir: Path, services: Iterable[str]) -> None:
+    """Let the stores that are yet to be made carry the mark of the log, if it is there and has one.
+
+    Needs the log's lock. Raises TemporaryError where a file cannot be written.
+    """
+    log_file = log_of(data_dir)
+    mark = int.from_bytes(_mark(log_file)) if log_file.exists() else 0
+    if mark == 0:
+        return
+    with trouble(data_dir):
+        for path in (store_of(data_dir, name) for name in services):
+            if not path.exists():
+                _make_marked(path, mark)
+
+
 def copy_files(data_dir: Path, target: Path, services: Iterable[str]) -> None:
     """Copy an installation to `target`, whole or not at all, also while it runs.
 
@@ -95,7 +111,7 @@ def _copy_databases(files: Iterable[Path], folder: Path) -> None:
         for path, source in sources.items():
             with closing(_connect(folder / path.name)) as copy:
                 source.backup(copy)
-                copy.execute(f"PRAGMA application_id = {mark}")
+                _set_mark(copy, mark)
 
 
 def _begin_to_read(sources: Mapping[Path, sqlite3.Connection]) -> None:
@@ -111,6 +127,19 @@ def _begin_to_read(sources: Mapping[Path, sqlite3.Connection]) -> None:
 
 def _connect(path: Path, patience: float = 0.0) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=patience, isolation_level=None)
+
+
+def _make_marked(path: Path, mark: int) -> None:
+    """Make an empty database that has the mark as soon as it is there."""
+    unfinished = path.with_name(f".{path.name}.new")
+    unfinished.unlink(missing_ok=True)
+    with closing(_connect(unfinished)) as database:
+        _set_mark(database, mark)
+    os.rename(unfinished, path)
+
+
+def _set_mark(database: sqlite3.Connection, mark: int) -> None:
+    database.execute(f"PRAGMA application_id = {mark}")
 
 
 def _mark(path: Path) -> bytes:

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from rapport.common.auth import Signer
 from rapport.common.bus.kafka import apply, check, client_options
+from rapport.common.bus.kafka.topics import Checked
 from rapport.common.bus.port import Bus
 from rapport.common.clock import Clock, SystemClock
 from rapport.common.errors import TemporaryError
@@ -248,7 +249,7 @@ async def apply_topics(settings: Settings, replication: int = 1) -> list[str]:
     )
 
 
-async def check_topics(settings: Settings) -> list[str]:
+async def check_topics(settings: Settings) -> Checked:
     """Return what is not as declared at the brokers; raises as `apply_topics` does."""
     return await check(kafka_servers(settings), client_options(settings), TOPICS, consumers())
 

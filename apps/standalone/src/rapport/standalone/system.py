@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from rapport.analytics.service import SERVICE as ANALYTICS
 from rapport.common.auth import Signer, write_secret
 from rapport.common.bus.port import Bus
-from rapport.common.clock import Clock, SystemClock
+from rapport.common.clock import Clock, FollowingClock, SystemClock
 from rapport.common.errors import TemporaryError
 from rapport.common.http import Front, create_app, operations
 from rapport.common.jwks import open_verifier
@@ -27,7 +27,7 @@ from rapport.intake.service import SERVICE as INTAKE
 from rapport.knowledge.service import SERVICE as KNOWLEDGE
 from rapport.notification.service import SERVICE as NOTIFICATION
 from rapport.routing.service import SERVICE as ROUTING
-from rapport.standalone.data_files import KEYS, check_files, log_of
+from rapport.standalone.data_files import KEYS, check_files, log_of, mark_new_stores
 from rapport.standalone.openapi import offer
 from rapport.standalone.operations.api import router as operating
 
@@ -69,6 +69,12 @@ class System:
                 return False
         return True
 
+    async def rest(self) -> dict[str, Any]:
+        """Say whether all is quiet, and when something falls due (for /rest)."""
+        quiet = await self.quiet()
+        due = min(await self.next_due(), default=None)
+        return {"quiet": quiet, "next_due": due and due.isoformat()}
+
     async def missing(self) -> dict[str, str]:
         """Name what any service lacks (for /readyz)."""
         found: dict[str, str] = {}
@@ -105,10 +111,10 @@ async def system(
 ) -> AsyncIterator[System]:
     """Run everything while the block runs; `settings` win over the environment.
 
+    All services go by one clock: `clock` or, unless it is given, the one that the settings name.
     Raises PermanentError where the files in `data_dir` do not belong together, TemporaryError where
     they cannot be used or another process has them.
     """
-    clock = clock or SystemClock()
     check_files(data_dir, SERVICES)
     try:
         given = {
@@ -117,9 +123,12 @@ async def system(
             **keys(data_dir / KEYS),
             **(settings or {}),
         }
-        signer = signer_of(data_dir, Settings.load(**given))
+        common = Settings.load(**given)
+        signer = signer_of(data_dir, common)
     except OSError as error:
         raise TemporaryError(f"{data_dir} cannot be used: {error.strerror}") from error
+    led_by = common.clock_file
+    clock = clock or (SystemClock() if led_by is None else FollowingClock(led_by))
     async with AsyncExitStack() as stack:
         services: dict[str, Running] = {}
         bus: Bus | None = None
@@ -129,6 +138,7 @@ async def system(
                 bus = open_bus(own, clock)
                 await bus.start()
                 stack.push_async_callback(bus.stop)
+                mark_new_stores(data_dir, SERVICES)
                 verifier = await stack.enter_async_context(open_verifier(own))
                 stack.push_async_callback(_drain, services)
             store = open_store(own, service)
@@ -141,7 +151,7 @@ async def system(
         apps["operations"] = create_app(
             "operations", "Operations", operating, verifier=verifier, bus=bus
         )
-        other = operations(up.missing)
+        other = operations(up.missing, None if led_by is None else up.rest)
         offer(other, SERVICES.values())
         front = Front(dict(apps), other)
         bound = await stack.enter_async_context(listening(front, host, port))
@@ -151,7 +161,8 @@ async def system(
 async def _drain(services: Mapping[str, Running]) -> None:
     """Let all services finish what is in flight, side by side, so that it takes as long as one."""
     ended = await asyncio.gather(
-        *(running.stop() for running in services.values()), return_exceptions=True
+        *(running.stop(running.settings.drain_seconds) for running in services.values()),
+        return_exceptions=True,
     )
     for failure in ended:
         if failure is not None:

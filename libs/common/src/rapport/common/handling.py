@@ -61,10 +61,11 @@ class FactHandler(Generic[D]):
     """What an event is remembered as."""
 
     events: tuple[type[D], ...]
-    facts: Callable[[Event[D]], Iterable[Fact]]
+    prepare: Prepare | None
+    facts: Callable[..., Iterable[Fact]]
 
-    def __call__(self, event: Event[D]) -> Iterable[Fact]:
-        return self.facts(event)
+    def __call__(self, event: Event[D], *given: Any) -> Iterable[Fact]:
+        return self.facts(event, *given)
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,14 @@ def due(
     return lambda decide: DueHandler(changes, prepare, then, decide)
 
 
-def fact(*events: type[D]) -> Callable[[Callable[..., Iterable[Fact]]], FactHandler[D]]:
-    """Declare what events are remembered as: `facts(event)` returns facts with derived ids."""
-    return lambda facts: FactHandler(events, facts)
+def fact(
+    *events: type[D], prepare: Prepare | None = None
+) -> Callable[[Callable[..., Iterable[Fact]]], FactHandler[D]]:
+    """Declare what events are remembered as: `facts(event[, given])`, with derived ids.
+
+    `prepare` is called just before the facts are inserted, after all that the events change.
+    """
+    return lambda facts: FactHandler(events, prepare, facts)
 
 
 def foreign(

@@ -119,6 +119,7 @@ class Running:
     _subscription: Subscription | None = field(default=None, init=False)
     _opened: AsyncExitStack = field(default_factory=AsyncExitStack, init=False)
     _deadline: float = field(default=0.0, init=False)
+    _behind_since: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         service = self.service
@@ -208,12 +209,18 @@ class Running:
             subscription = await self.bus.subscribe(self.service.name, topics, self.pipeline.handle)
             opening.push_async_callback(lambda: subscription.stop(self._left))
             self._subscription = subscription
+            self._behind_since = monotonic()
 
     async def lag(self) -> Lag:
-        """Return how far the service is behind on its events."""
+        """Return how far the service is behind on its events; while nobody can say, time counts."""
         if self._subscription is None:
             return Lag(0, 0.0)
-        lag = await self._subscription.lag()
+        try:
+            lag = await self._subscription.lag()
+        except Exception:
+            LAG_SECONDS.labels(self.service.name).set(monotonic() - self._behind_since)
+            raise
+        self._behind_since = monotonic() - lag.seconds
         LAG_RECORDS.labels(self.service.name).set(lag.records)
         LAG_SECONDS.labels(self.service.name).set(lag.seconds)
         return lag

@@ -66,7 +66,8 @@ class Scheduler:
         self._lag_seconds = lag_seconds
         self._firing = False
         self._late = 0.0
-        self._crowded = False
+        self._waiting_since: datetime | None = None
+        self._crowded: set[type[Aggregate]] = set()
         self._carries_out = False
         self._effects: dict[asyncio.Task[None], float] = {}
         self._acting: set[Name] = set()
@@ -137,11 +138,12 @@ class Scheduler:
             return await self._carry_out(now)
         finally:
             self._firing = False
-            DUE_LATE.labels(self._engine.service).set(self._late)
+            self._tell_late(self._late, now)
 
     async def _carry_out(self, now: datetime) -> int:
         fired = 0
-        self._crowded = False
+        failed: list[type[Aggregate]] = []
+        self._crowded = set()
         latest = now + RETRY_AFTER_FAILURE
         self._resting = {
             name: until for name, until in self._resting.items() if now < until <= latest
@@ -152,12 +154,14 @@ class Scheduler:
                     fired += await self._fire_batch(kind, handler, ready, now)
             except Exception as error:
                 self._note_failure(error, collection=kind.COLLECTION)
+                failed.append(kind)
+        self._late = max(self._late, await self._lateness([*self._crowded, *failed], now))
         return fired
 
     async def _ready(self, kind: type[A], limit: int, now: datetime) -> Sequence[A]:
         """Return what is due, without what rests or is under way: it must not hold up others."""
         if limit <= 0:
-            self._crowded = True
+            self._crowded.add(kind)
             return ()
         left_out = self._resting.keys() | self._acting
         due = await self._engine.store.due(kind, now, limit=limit + len(left_out))
@@ -190,7 +194,7 @@ class Scheduler:
                 if self._carries_out:
                     await self.fire(max(now, self._still_due.pop()) if self._still_due else now)
                 else:
-                    await self._tell_late(now)
+                    self._tell_late(await self._lateness(list(self._handlers), now), now)
             except Exception as error:
                 self._note_failure(error)
             await self._wait(now)
@@ -220,10 +224,20 @@ class Scheduler:
             sleeping.cancel()
             woken.cancel()
 
-    async def _tell_late(self, now: datetime) -> None:
-        """Tell how late what is due is by now, since nothing is carried out."""
-        due = await self.next_due()
-        late = 0.0 if due is None else max(0.0, (now - due).total_seconds())
+    async def _lateness(self, kinds: Sequence[type[Aggregate]], now: datetime) -> float:
+        """Return for how many seconds what is due of `kinds` has waited, since it is left.
+
+        While the store cannot say, that is what was told last and the time since.
+        """
+        try:
+            due = await self._engine.store.next_due(kinds)
+        except Exception as error:
+            self._note_failure(error)
+            due = self._waiting_since
+        return 0.0 if due is None else max(0.0, (now - due).total_seconds())
+
+    def _tell_late(self, late: float, now: datetime) -> None:
+        self._waiting_since = now - timedelta(seconds=late)
         DUE_LATE.labels(self._engine.service).set(late)
 
     async def _hold(self, now: datetime) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, DirectoryPath, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, DirectoryPath, Field, FilePath, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rapport.common.errors import FieldProblem, Invalid
@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         description="How long each part may finish what is in flight when it is told to stop; "
         "less than half of what the platform's grace period is.",
     )
-    clock_file: Path | None = Field(
+    clock_file: FilePath | None = Field(
         None,
         description="File of a clock that is followed in place of the machine's, in demos and "
         "drills; `/rest` then tells whether the service has come to rest.",

@@ -72,7 +72,8 @@ DUE_FAILED: Final = Counter(
 )
 DUE_LATE: Final = Gauge(
     "rapport_due_items_late_seconds",
-    "How late the latest due item of the last scan was or is, 0 where nothing was due.",
+    "How late the latest due item of the last scan was or is, 0 where nothing was due; "
+    "while the store cannot say, what it was and the time since.",
     ["service"],
 )
 RELAY_BEHIND: Final = Gauge(
@@ -92,7 +93,8 @@ LAG_RECORDS: Final = Gauge(
 )
 LAG_SECONDS: Final = Gauge(
     "rapport_consumer_lag_seconds",
-    "Age of the oldest record that a service has not handled yet.",
+    "Age of the oldest record that a service has not handled yet; "
+    "while nobody can say, what it was and the time since.",
     ["service"],
 )
 PARTITIONS_STOPPED: Final = Gauge(

@@ -120,6 +120,16 @@ def clean(text: str) -> str:
     return normalize("NFC", _LINE_END.sub("\n", _UNSEEN.sub("", text)))
 
 
+def paragraphs(text: str) -> str:
+    """Return a text of one or many paragraphs as it is kept: clean, with nothing around it."""
+    return clean(text).strip()
+
+
+def one_line(text: str) -> str:
+    """Return a text as it is kept where it is one line: clean, with single spaces."""
+    return " ".join(clean(text).split())
+
+
 def has_lone_surrogate(text: str) -> bool:
     """Tell whether the text holds half of a surrogate pair, which no encoding can carry."""
     return not text.isascii() and _SURROGATE.search(text) is not None

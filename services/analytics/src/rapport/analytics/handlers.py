@@ -22,7 +22,15 @@ from rapport.analytics.domain.facts import (
 from rapport.analytics.domain.kpis import Figure, KpiPolicy, TargetReview
 from rapport.analytics.domain.periods import Period, Periodic, Rhythm
 from rapport.analytics.domain.series import is_negative, series_id
-from rapport.analytics.domain.watch import BrandWatch, Hour, Listening, Signal, Watch, learned
+from rapport.analytics.domain.watch import (
+    HOUR,
+    BrandWatch,
+    Hour,
+    Listening,
+    Signal,
+    Watch,
+    learned,
+)
 from rapport.analytics.repository import Resources
 from rapport.common.aggregate import Due, Fact
 from rapport.common.events.analytics import DigestCompiled, SignalCleared, SignalDetected
@@ -123,8 +131,9 @@ def digest(event: Event[DigestCompiled]) -> Iterable[Fact]:
 
 @dataclass(frozen=True)
 class Known:
-    """What watches that wake are told: their series' history by bin, and since when we listen."""
+    """What watches are told: the time, their series' histories, and since when we listen."""
 
+    now: datetime
     histories: Mapping[str, Mapping[datetime, int]]
     listening: datetime | None
     policy: BurstPolicy
@@ -148,16 +157,18 @@ async def histories(
     kind: type[Watch], events: Sequence[Event[FeedbackClassified]], analytics: Resources
 ) -> Known:
     """Read the histories of the series whose watches are to be woken."""
+    now = analytics.engine.clock.now()
     heard_at: dict[str, datetime] = {}
     for event in events:
         id = watch_of(kind, event)
         if id is not None:
-            heard_at[id] = min(event.time, heard_at.get(id, event.time))
+            heard_at[id] = min(event.time, heard_at.get(id, now))
     watches = await analytics.store.get_many(kind, list(heard_at))
-    awake = {id for id, watch in watches.items() if watch.is_awake}
+    awake = {id for id, watch in watches.items() if watch.is_awake and not watch.is_ahead(now)}
     asleep = {id: bin_of(at) for id, at in heard_at.items() if id not in awake}
     policy = analytics.bursts.rules
     return Known(
+        now,
         await repository.histories(analytics.store, kind, asleep, policy.history_days),
         await repository.listening_since(analytics.store) if asleep else None,
         policy,
@@ -167,15 +178,20 @@ async def histories(
 def hear(
     kind: type[Watch], watch: Watch | None, event: Event[FeedbackClassified], known: Known
 ) -> Watch | None:
-    """Wake the watch over an item's series, which counts it when its bin closes."""
+    """Wake the watch over an item's series, which counts it when its bin closes.
+
+    It wakes no later than now, whatever intake's clock says.
+    """
+    at = min(event.time, known.now)
     if watch is None:
         series = kind.series_of(event.data.about)
         if series is None:
             return None
-        watch = kind.over(series, event.exercise, event.time)
+        watch = kind.over(series, event.exercise, at)
+    watch.set_right(known.now)
     if not watch.is_awake:
-        watch.wake(event.time, known.detector(watch.id, event.time))
-    return watch if watch.hear(event.time) else None
+        watch.wake(at, known.detector(watch.id, at))
+    return watch if watch.hear(min(event.time, known.now + HOUR)) else None
 
 
 async def last_hours(

@@ -3,7 +3,7 @@
 from typing import Final
 
 from rapport.common.events.cases import CaseClosed
-from rapport.common.events.crises import CrisisProposed
+from rapport.common.events.crises import CrisisDeclared, CrisisProposed
 from rapport.common.events.envelope import Event
 from rapport.common.events.feedback import FeedbackReceived
 from rapport.common.events.knowledge import StatementReleased, StatementSuperseded
@@ -37,6 +37,16 @@ def know(crisis: KnownCrisis | None, event: Event[CrisisProposed]) -> KnownCrisi
     return KnownCrisis(id=event.data.crisis_id) if crisis is None else None
 
 
+@on(CrisisDeclared, changes=KnownCrisis, key=lambda event: event.data.crisis_id)
+def begin(crisis: KnownCrisis | None, event: Event[CrisisDeclared]) -> KnownCrisis | None:
+    """What is said about a crisis is said after its declaration."""
+    known = crisis or KnownCrisis(id=event.data.crisis_id)
+    if known.declared_at is not None:
+        return None
+    known.declared_at = event.data.declared_at
+    return known
+
+
 @on(StatementReleased, changes=InForce, key=lambda event: InForce.key(event.data))
 def take_place(line: InForce | None, event: Event[StatementReleased]) -> InForce | None:
     """A released statement takes the place of the one before, for the same crisis and purpose."""
@@ -51,4 +61,4 @@ def supersede(statement: Statement | None, event: Event[StatementSuperseded]) ->
     return None if statement is None else statement.supersede(event.data.superseded_by)
 
 
-DECLARED: Final[list[Declared]] = [hear, forget, know, take_place, supersede]
+DECLARED: Final[list[Declared]] = [hear, forget, know, begin, take_place, supersede]

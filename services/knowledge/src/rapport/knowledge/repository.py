@@ -1,6 +1,7 @@
 """The queries of the knowledge service."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import Final, TypeVar
 
 from rapport.common.aggregate import Aggregate
@@ -42,6 +43,11 @@ class Repository:
     async def crisis(self, id: str) -> KnownCrisis | None:
         """Return a crisis; None where it has not been heard of."""
         return await self._store.get(KnownCrisis, id)
+
+    async def declared_at(self, statement: Statement) -> datetime | None:
+        """Return when the crisis of a statement was declared, None where it is about none."""
+        crisis = None if statement.crisis_id is None else await self.crisis(statement.crisis_id)
+        return None if crisis is None else crisis.declared_at
 
     async def in_force_beside(self, statement: Statement) -> Sequence[Statement]:
         """Return what is released for the same purpose of the same crisis."""

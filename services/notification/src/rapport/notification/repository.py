@@ -10,7 +10,7 @@ from rapport.common.clock import Clock
 from rapport.common.events.crises import Coverage
 from rapport.common.store.port import Range, Store, Where
 from rapport.notification.domain.audience import COVERAGE_FIELDS, Audience, Linked, coverage_of
-from rapport.notification.domain.log import Occurrence
+from rapport.notification.domain.log import LISTED, Occurrence, listed
 from rapport.notification.domain.notifications import Notification
 from rapport.notification.domain.stakeholders import Preference, Stakeholder, Subscription
 
@@ -18,8 +18,6 @@ A = TypeVar("A", Stakeholder, Subscription)
 
 PAGE: Final = 200
 FRESH: Final = timedelta(seconds=5)
-LISTED: Final = 200
-"""So many of the things that happened are listed in a digest; the others are counted."""
 
 
 def _linked_to(crisis_id: str, exercise: str | None) -> Where:
@@ -47,7 +45,7 @@ async def coverage(store: Store, crisis_id: str, exercise: str | None) -> Covera
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a digest is made of: the first 200 things that happened, and how many there were."""
+    """What a digest is made of: the first things that happened, and how many there were."""
 
     listed: Sequence[Occurrence] = ()
     total: int = 0
@@ -59,16 +57,16 @@ async def collected(store: Store, subscription: Subscription) -> Collected:
         return Collected()
     period = Range(subscription.digest_from, subscription.digest_due)
     where = {"event": list(subscription.events), "at": period}
-    listed: list[Occurrence] = []
+    first: list[Occurrence] = []
     total, cursor = 0, None
     while True:
         page = await store.find(Occurrence, where, limit=PAGE, cursor=cursor)
         wanted = [item for item in page.items if subscription.wants(item.event, item.about)]
         total += len(wanted)
-        listed += wanted[: LISTED - len(listed)]
+        first += wanted[: LISTED - len(first)]
         cursor = page.next
         if cursor is None:
-            return Collected(listed, total)
+            return Collected(listed(first), total)
 
 
 async def audiences(store: Store, crises: Iterable[str]) -> Mapping[str, Audience]:

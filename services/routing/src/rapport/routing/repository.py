@@ -1,20 +1,23 @@
 """What routing reads, by name, and what its handlers and its API work with."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
+from rapport.common.aggregate import OUTBOX_LIMIT
 from rapport.common.clock import Clock
 from rapport.common.engine import Engine
 from rapport.common.store.port import Range, Store
 from rapport.routing.domain.assessment import Assessor
 from rapport.routing.domain.case import Case
-from rapport.routing.domain.crisis import ACTIVE, UNDECIDED_OR_ACTIVE, Crisis
+from rapport.routing.domain.crisis import ACTIVE, Crisis, CrisisState
 from rapport.routing.domain.policies import Policies
 from rapport.routing.domain.teams import Loads
 
-MOST_CRISES = 200
-LINK_PAGE = 200
+MOST_CRISES: Final = 200
+LINK_PAGE: Final = OUTBOX_LIMIT - 1
+"""Cases of a page: each is a message, and the last page has one more."""
 
 
 async def active_crises(store: Store) -> Sequence[Crisis]:
@@ -23,9 +26,11 @@ async def active_crises(store: Store) -> Sequence[Crisis]:
 
 
 async def crises_on_the_table(store: Store) -> Sequence[Crisis]:
-    """Return the crises that are proposed or on, at most 200."""
-    found = await store.find(Crisis, {"state": UNDECIDED_OR_ACTIVE}, limit=MOST_CRISES)
-    return found.items
+    """Return the crises that are on, and the 200 that were proposed last."""
+    proposed = await store.find(
+        Crisis, {"state": CrisisState.PROPOSED}, limit=MOST_CRISES, newest_first=True
+    )
+    return [*await active_crises(store), *proposed.items]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,8 @@ class MatchingCases:
     next: str | None
 
 
-async def matching_cases(store: Store, crisis: Crisis) -> MatchingCases:
-    """Return those of the next 200 candidates that match a crisis and do not belong to it yet.
+async def matching_cases(store: Store, crisis: Crisis, active: Container[str]) -> MatchingCases:
+    """Return those of the next candidates that match a crisis and belong to no `active` one.
 
     Candidates share the first thing that the criteria name and are listed after the matter began:
     no case is listed before it occurred, which is what the criteria go by.
@@ -50,8 +55,7 @@ async def matching_cases(store: Store, crisis: Crisis) -> MatchingCases:
     matching = [
         case.id
         for case in page.items
-        if case.crisis_id != crisis.id
-        and case.owner is not None
+        if case.may_join(crisis.id, active)
         and case.exercise == crisis.exercise
         and criteria.match(case.about, case.occurred_at)
     ]

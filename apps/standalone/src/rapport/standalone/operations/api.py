@@ -50,7 +50,7 @@ class Target(BaseModel):
 
 
 class Redriven(BaseModel):
-    """What was sent back; `left` letters do not say where they came from."""
+    """What was sent back; `left` letters do not tell their origin, or are not whole."""
 
     items: list[Target]
     left: int

@@ -91,7 +91,10 @@ class Wanted:
 
 @dataclass(slots=True)
 class SentBack:
-    """How many records went back, by group and topic; and how many letters do not say whence."""
+    """How many records went back, by group and topic; and how many letters stayed.
+
+    Those do not say whence they came, or do not have their record whole.
+    """
 
     records: Counter[tuple[str, str]] = field(default_factory=Counter)
     left: int = 0

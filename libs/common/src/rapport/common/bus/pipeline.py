@@ -47,6 +47,7 @@ log = structlog.get_logger(__name__)
 _Work = tuple[Record, Event[EventData]]
 _Steps = dict[type[Aggregate], dict[str, list[Step]]]
 _Given = tuple[Any, ...] | Exception
+_Prepared = EventHandler[Any, Any] | FactHandler[Any]
 
 
 class Pipeline:
@@ -207,16 +208,14 @@ class Pipeline:
         self, work: Sequence[_Work], dead: list[Message], spans: tracing.Batch | None
     ) -> tuple[_Steps, dict[int, Record]]:
         """Turn events into steps, grouped by aggregate and in order, with what they are given."""
-        given = await self._prepare(work)
+        given = await self._prepare(work, self._handlers)
         steps: _Steps = defaultdict(lambda: defaultdict(list))
         owners: dict[int, Record] = {}
         for record, event in work:
             for handler in self._handlers.get(event.type, ()):
                 try:
                     key = handler.key(event)
-                    prepared = given.get((id(handler), id(event)), ())
-                    if isinstance(prepared, Exception):
-                        raise prepared
+                    prepared = _prepared(given, handler, event)
                 except Exception as failure:
                     dead += self._give_up(record, failure)
                     continue
@@ -228,12 +227,14 @@ class Pipeline:
                     steps[handler.changes][key].append(step)
         return steps, owners
 
-    async def _prepare(self, work: Sequence[_Work]) -> dict[tuple[int, int], _Given]:
+    async def _prepare(
+        self, work: Sequence[_Work], declared: Mapping[str, Sequence[_Prepared]]
+    ) -> dict[tuple[int, int], _Given]:
         """Call each handler's `prepare` once with all its events; if that fails, for each alone."""
         events: dict[int, list[Event[EventData]]] = defaultdict(list)
-        handlers: dict[int, EventHandler[Any, Any]] = {}
+        handlers: dict[int, _Prepared] = {}
         for _, event in work:
-            for handler in self._handlers.get(event.type, ()):
+            for handler in declared.get(event.type, ()):
                 if handler.prepare is not None:
                     handlers[id(handler)] = handler
                     events[id(handler)].append(event)
@@ -249,7 +250,7 @@ class Pipeline:
         return given
 
     async def _given(
-        self, handler: EventHandler[Any, Any], events: Sequence[Event[EventData]], most: int
+        self, handler: _Prepared, events: Sequence[Event[EventData]], most: int
     ) -> _Given:
         """Return what `prepare` gives for these events, or how it failed `most` times."""
         assert handler.prepare is not None
@@ -273,11 +274,13 @@ class Pipeline:
 
     async def _insert_facts(self, work: Sequence[_Work], dead: list[Message]) -> None:
         """Insert what events are remembered as: at once or, if that is refused, event by event."""
+        given = await self._prepare(work, self._facts)
         facts: list[tuple[Record, list[Fact]]] = []
         for record, event in work:
             for handler in self._facts.get(event.type, ()):
                 try:
-                    facts.append((record, list(handler(event))))
+                    prepared = _prepared(given, handler, event)
+                    facts.append((record, list(handler(event, *prepared))))
                 except Exception as failure:
                     dead += self._give_up(record, failure)
         insert = self._engine.store.insert_facts
@@ -317,17 +320,31 @@ class Pipeline:
             "exception-fqcn": f"{type(failure).__module__}.{cause}",
             "exception-message": reason,
         }
-        key, value = record.key, record.value
-        if _size(key, value) > MESSAGE_LIMIT:
-            details["left-out"] = f"key and value, {_size(key, value)} bytes"
-            key = value = None
-        added = [
-            (f"{dead_letters.PREFIX}{name}", value.encode(errors="replace"))
-            for name, value in details.items()
-        ]
-        kept = [item for item in record.headers if not item[0].startswith(dead_letters.PREFIX)]
-        headers = tuple(_fitting([*added, *kept]))
-        return [Message(DEAD_LETTERS.name, key, value, headers)]
+        return [_letter(record, details)]
+
+
+def _letter(record: Record, details: Mapping[str, str]) -> Message:
+    """Return a record as it was, under `details`, which name what there is no room for, too."""
+    key, value = record.key, record.value
+    own = [item for item in record.headers if not item[0].startswith(dead_letters.PREFIX)]
+    left_out = []
+    if (size := _size(key, value)) > MESSAGE_LIMIT:
+        left_out.append(f"key and value, {size} bytes")
+        key = value = None
+    if _headers_size([*_told(details, left_out), *own]) > HEADERS_LIMIT:
+        left_out.append(f"headers, some of {_headers_size(own)} bytes")
+    headers = tuple(_fitting([*_told(details, left_out), *own]))
+    return Message(DEAD_LETTERS.name, key, value, headers)
+
+
+def _told(details: Mapping[str, str], left_out: Sequence[str]) -> list[tuple[str, bytes]]:
+    """Return the headers of a dead letter that are not its record's."""
+    if left_out:
+        details = {**details, "left-out": "; ".join(left_out)}
+    return [
+        (f"{dead_letters.PREFIX}{name}", text.encode(errors="replace"))
+        for name, text in details.items()
+    ]
 
 
 def _cause_of(letter: Message) -> str:
@@ -338,6 +355,10 @@ def _cause_of(letter: Message) -> str:
 
 def _size(key: str | None, value: bytes | None) -> int:
     return len((key or "").encode(errors="replace")) + len(value or b"")
+
+
+def _headers_size(headers: Headers) -> int:
+    return sum(len(name.encode()) + len(value) for name, value in headers)
 
 
 def _carrying(record: Record, traceparent: str) -> Record:
@@ -354,6 +375,16 @@ def _fitting(headers: Headers) -> Iterator[tuple[str, bytes]]:
         if size <= room:
             room -= size
             yield name, value
+
+
+def _prepared(
+    given: Mapping[tuple[int, int], _Given], handler: _Prepared, event: Event[EventData]
+) -> tuple[Any, ...]:
+    """Return what a handler is given for an event; raises as its `prepare` did."""
+    prepared = given.get((id(handler), id(event)), ())
+    if isinstance(prepared, Exception):
+        raise prepared
+    return prepared
 
 
 def _call(

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from rapport.common.events.cases import Subject
 from rapport.common.events.envelope import EventData, Instant, Value, event
@@ -61,7 +61,10 @@ class CrisisEvent(EventData):
 
 @event("rapport.crisis.proposed.v1", CRISES)
 class CrisisProposed(CrisisEvent):
-    """A signal, or somebody, says that this may be a crisis."""
+    """A signal, or somebody, says that this may be a crisis.
+
+    `reasons` is a signal's reason by language; what somebody wrote is in `reason` alone.
+    """
 
     title: str
     criteria: Criteria
@@ -69,6 +72,7 @@ class CrisisProposed(CrisisEvent):
     severity: Severity
     signal_id: str | None = None
     by: str | None = None
+    reasons: dict[str, str] = Field(default_factory=dict)
 
 
 @event("rapport.crisis.dismissed.v1", CRISES)
@@ -127,13 +131,17 @@ class CrisisStoodDown(CrisisEvent):
 
 @event("rapport.crisis.stand_down_refused.v1", CRISES)
 class CrisisStandDownRefused(CrisisEvent):
-    """The crisis goes on: people would be left without a closing statement."""
+    """The crisis goes on: people would be left without a closing statement.
+
+    `reasons` says so by language.
+    """
 
     request_id: str
     by: str
     coverage: Coverage
     reason: str
     title: str = ""
+    reasons: dict[str, str] = Field(default_factory=dict)
 
 
 @event("rapport.crisis.reviewed.v1", CRISES)

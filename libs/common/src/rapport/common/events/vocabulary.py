@@ -153,3 +153,21 @@ class Severity(StrEnum):
     """It may spread or reach a court, a regulator or the press; or it comes again and again."""
     CRITICAL = "critical"
     """Somebody's safety."""
+
+
+class OwnReason(StrEnum):
+    """Why something happened to a case by itself; where a person acted, the reason is their words.
+
+    The value is what events carry as the reason; alerts say it in their reader's language.
+    """
+
+    OVERDUE = "the first response is overdue"
+    """Its clock was breached."""
+    FURTHER_MESSAGE = "a further message came in"
+    """The person wrote again."""
+    RESOLVED = "the case was resolved"
+    """Who helped with it need not any more."""
+    CLOSED = "the case was closed"
+    """Who helped with it need not any more."""
+    ASSIGNED = "the case was assigned"
+    """An offer of it ended."""

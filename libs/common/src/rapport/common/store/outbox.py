@@ -2,8 +2,10 @@
 
 A save leaves its events in its aggregate's outbox and nudges the relay. One task takes the nudged
 aggregates, reads their outboxes from the head, publishes all of it in one call and clears exactly
-what it published. Trouble keeps everything where it is, for another try after a growing pause. The
-sweeper nudges what nobody else will: outboxes that a crash has left behind.
+what it published. Trouble keeps everything where it is, for another try after a growing pause.
+Until that is over each aggregate has a call of its own, all of them at once, and what has not
+failed yet goes first: so what cannot be told, to a partition without a leader say, holds up nothing
+else. The sweeper nudges what nobody else will: outboxes that a crash has left behind.
 """
 
 import asyncio
@@ -11,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from time import monotonic
 from typing import Final
 
@@ -63,8 +65,10 @@ class Relay:
         self._system = system
         self._publish_seconds = PUBLISH_SECONDS.labels(service)
         self._nudged: dict[Name, float] = {}
+        self._failed: dict[Name, float] = {}
         self._in_flight: dict[Name, float] = {}
         self._refused: dict[Name, float] = {}
+        self._failures = 0
         self._swept = datetime.min.replace(tzinfo=UTC)
         self.trouble: str | None = None
         self._changed = asyncio.Event()
@@ -95,13 +99,14 @@ class Relay:
         """Have the outboxes of these aggregates published soon."""
         now = monotonic()
         for id in ids:
-            self._nudged.setdefault((kind, id), now)
+            if (kind, id) not in self._failed:
+                self._nudged.setdefault((kind, id), now)
         self._tell()
 
     @property
     def behind(self) -> int:
         """How many aggregates have been nudged and are not published yet."""
-        return len(self._nudged) + len(self._in_flight)
+        return len(self._nudged) + len(self._failed) + len(self._in_flight)
 
     @property
     def is_idle(self) -> bool:
@@ -111,9 +116,9 @@ class Relay:
     @property
     def age(self) -> float:
         """How many seconds the outbox has waited that has waited longest."""
-        waiting = (self._in_flight, self._nudged, self._refused)
-        first = [next(iter(some.values())) for some in waiting if some]
-        return monotonic() - min(first) if first else 0.0
+        waiting = (self._in_flight, self._nudged, self._failed, self._refused)
+        now = monotonic()
+        return now - min(chain.from_iterable(some.values() for some in waiting), default=now)
 
     async def idle(self) -> None:
         """Return when nothing is nudged or in flight."""
@@ -126,22 +131,22 @@ class Relay:
             await self._changed.wait()
 
     async def _relay_always(self) -> None:
-        failures = 0
         while True:
-            while not self._nudged:
+            while not (self._nudged or self._failed):
                 await self._changed.wait()
             self._take()
             try:
                 await self._relay(list(self._in_flight))
             except Exception as error:
                 self._put_back()
-                failures += 1
+                self._failures += 1
                 self.trouble = reason_of(error)
+                self._tell()
                 PUBLISHES_RETRIED.labels(self._service).inc()
-                pause = pause_after(error, failures)
+                pause = pause_after(error, self._failures)
                 log.warning(
                     "relay.retry",
-                    tries=failures,
+                    tries=self._failures,
                     pause=pause,
                     behind=self.behind,
                     reason=reason_of(error),
@@ -149,30 +154,53 @@ class Relay:
                 )
                 await self._clock.sleep(pause)
             else:
-                failures = 0
-                self.trouble = None
-                self._in_flight = {}
+                self._failures = 0
+                if not self._failed:
+                    self.trouble = None
                 self._tell()
 
     async def _relay(self, names: Sequence[Name]) -> None:
+        """Publish what waits and clear it; what failed stays in flight, and its error is raised.
+
+        What the bus refuses for good is left to the sweeper.
+        """
         outboxes = await self._read(names)
         for name in set(names) - outboxes.keys():
             self._refused.pop(name, None)
-        messages = [message for outbox in outboxes.values() for _, message in outbox]
-        if not messages:
-            return
-        try:
-            await self._publish(messages)
-        except PermanentError:
-            outboxes = await self._publish_apart(outboxes)
-        await self._clear(outboxes)
+        failed = await self._publish_all(outboxes) if outboxes else {}
+        published = {name: outbox for name, outbox in outboxes.items() if name not in failed}
+        await self._clear(published)
+        if published:
+            self._failures = 0
+        self._in_flight = {name: self._in_flight[name] for name in failed}
+        for name, error in failed.items():
+            if isinstance(error, PermanentError):
+                self._refuse(name, error)
+        if self._in_flight:
+            raise failed[next(iter(self._in_flight))]
 
-    async def _publish(self, messages: Sequence[Message]) -> None:
-        with (
-            self._publish_seconds.time(),
-            tracing.publishing(self._service, self._system, messages),
-        ):
-            await self._bus.publish(messages)
+    async def _publish_all(self, outboxes: Outboxes) -> Mapping[Name, Exception]:
+        """Publish in one call or, in trouble, in one for each; return what failed."""
+        if self.trouble is None:
+            failure = await self._publish(list(chain.from_iterable(outboxes.values())))
+            if not isinstance(failure, PermanentError):
+                return {} if failure is None else dict.fromkeys(outboxes, failure)
+        failures = await asyncio.gather(*map(self._publish, outboxes.values()))
+        outcomes = zip(outboxes, failures, strict=True)
+        return {name: failure for name, failure in outcomes if failure is not None}
+
+    async def _publish(self, outbox: Sequence[tuple[str, Message]]) -> Exception | None:
+        """Return why this failed, None where it did not."""
+        messages = [message for _, message in outbox]
+        try:
+            with (
+                self._publish_seconds.time(),
+                tracing.publishing(self._service, self._system, messages),
+            ):
+                await self._bus.publish(messages)
+        except Exception as error:
+            return error
+        return None
 
     async def _read(self, names: Sequence[Name]) -> Outboxes:
         ids: dict[type[Aggregate], list[str]] = defaultdict(list)
@@ -184,23 +212,10 @@ class Relay:
             outboxes |= {(kind, id): outbox for id, outbox in found.items()}
         return outboxes
 
-    async def _publish_apart(self, outboxes: Outboxes) -> Outboxes:
-        """Publish by aggregate and return what was; what the bus refuses waits for the sweeper."""
-        published = {}
-        for (kind, id), outbox in outboxes.items():
-            try:
-                await self._publish([message for _, message in outbox])
-            except PermanentError as error:
-                self._refused.setdefault((kind, id), self._in_flight[kind, id])
-                log.error(
-                    "outbox.refused",
-                    collection=kind.COLLECTION,
-                    aggregate=id,
-                    reason=error.reason,
-                )
-            else:
-                published[kind, id] = outbox
-        return published
+    def _refuse(self, name: Name, error: PermanentError) -> None:
+        self._refused.setdefault(name, self._in_flight.pop(name))
+        kind, id = name
+        log.error("outbox.refused", collection=kind.COLLECTION, aggregate=id, reason=error.reason)
 
     async def _clear(self, published: Outboxes) -> None:
         events: dict[type[Aggregate], dict[str, list[str]]] = defaultdict(dict)
@@ -228,12 +243,16 @@ class Relay:
             self.nudge(kind, await self._store.waiting(kind, before, limit=SWEEP_LIMIT))
 
     def _take(self) -> None:
-        self._in_flight = dict(islice(self._nudged.items(), BATCH))
+        waiting = chain(self._nudged.items(), self._failed.items())
+        self._in_flight = dict(islice(waiting, BATCH))
         for name in self._in_flight:
-            del self._nudged[name]
+            self._nudged.pop(name, None)
+            self._failed.pop(name, None)
 
     def _put_back(self) -> None:
-        self._nudged = self._in_flight | self._nudged | self._in_flight
+        for name in self._in_flight:
+            self._nudged.pop(name, None)
+        self._failed |= self._in_flight
         self._in_flight = {}
 
     def _tell(self) -> None:

@@ -12,6 +12,8 @@ Promises, kept by every adapter and held to by `tests/contract/store.py`:
 - A document of a newer schema number than the code's raises TemporaryError (another process,
   already upgraded, wrote it). An adapter in trouble raises TemporaryError, one whose data are
   damaged PermanentError.
+- A damaged document spoils no other: asked for by its id it is a PermanentError, `find` and `due`
+  leave it out and tell its id in the log.
 """
 
 from collections.abc import Mapping, Sequence
@@ -103,6 +105,7 @@ class Store(Protocol):
     ) -> Page[Stored]:
         """Return a page in the kind's declared order, ties by id.
 
+        Where something damaged is left out, a page is shorter than `limit` and may have a next.
         Raises Invalid for a field that the kind does not declare, or a cursor that is not one.
         """
 
@@ -133,7 +136,8 @@ class Store(Protocol):
     async def due(self, kind: type[A], now: datetime, *, limit: int = 200) -> list[A]:
         """Return aggregates whose `next_due` is not after `now`, the most overdue first.
 
-        Those of a newer schema number are left to newer code.
+        Those of a newer schema number are left to newer code; those that are damaged are left out,
+        and take nobody's place.
         """
 
     async def next_due(self, kinds: Sequence[type[Aggregate]]) -> datetime | None:

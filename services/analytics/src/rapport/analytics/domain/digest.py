@@ -1,7 +1,7 @@
 """Digests: what support heard in a period, by topic, product and region, against the period before.
 
-A digest is compiled at the end of every period in which, or before which, something was heard: the
-first silence is news, silence after silence is not. Its lines are the 50 with the most negative
+A digest is compiled after the end of every period in which, or before which, something was heard:
+the first silence is news, silence after silence is not. Its lines are the 50 with the most negative
 messages; `change` is a share of the period before (0.25 is a quarter more), None where that heard
 nothing of the kind.
 """

@@ -243,7 +243,7 @@ def figures(kpis: Mapping[str, Kpi], found: Found) -> list[Figure]:
 
 
 class TargetReview(Periodic):
-    """Says at the end of a period which targets were missed in it.
+    """Says after the end of a period which targets were missed in it.
 
     Not what is counted by the opening: those cases are still in work.
     """

@@ -2,7 +2,7 @@
 
 Boundaries are local times, so a day in which the clocks change has 23 or 25 hours. They are read as
 RFC 5545 (3.3.5) does: a time that the clocks skip by the offset before the change, one that comes
-twice as its first coming. `Periodic` is what is done once at the end of every period.
+twice as its first coming. `Periodic` is what is done once for every period, a minute after its end.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,6 +20,9 @@ from rapport.common.local_time import WEEK, TimeZone, Weekday
 _DAY: Final = timedelta(days=1)
 _HOUR: Final = timedelta(hours=1)
 _INSTANT: Final = timedelta(microseconds=1)
+
+DELAY: Final = timedelta(minutes=1)
+"""Lets what happened at the very end of a period arrive."""
 
 
 class Every(StrEnum):
@@ -119,7 +122,7 @@ class Rhythm(BaseModel):
 
 
 class Periodic(Aggregate):
-    """Something that is done at the end of every period; its id is its name.
+    """Something that is done once for every period, when it is over; its id is its name.
 
     A period that ended while nothing ran is made up for, each by itself. Without an `end` it is
     done no more.
@@ -134,9 +137,9 @@ class Periodic(Aggregate):
         return cls(id=id, start=rhythm.start_of(now), end=rhythm.end_of(now))
 
     def due(self) -> Iterable[Due]:
-        """It is done at the period's end."""
+        """It is done soon after the period's end."""
         if self.end is not None:
-            yield Due("period", self.end)
+            yield Due("period", self.end + DELAY)
 
     def follow(self, rhythm: Rhythm, now: datetime) -> bool:
         """Take up a rhythm that was changed; tell whether it was. What is due comes first.

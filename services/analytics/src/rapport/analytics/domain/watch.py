@@ -5,7 +5,8 @@ wakes, from the facts of the last 14 days, imported ones included: so silence co
 history counts whenever it was imported. Items of the past wake nobody.
 
 Bins close by the clock. What is stored a moment too late for its bin counts in the next one, up to
-an hour later.
+an hour later. What a clock that is up to an hour ahead has timed counts when that time has come;
+whatever the time that an item comes with, its watch is awake from now on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import ClassVar, Final, Literal, Self
 from pydantic import Field
 
 from rapport.analytics.domain.burst import BIN, Alarm, BurstPolicy, Cleared, Detector, bin_of
+from rapport.analytics.domain.burst.bins import number_of
 from rapport.analytics.domain.series import brand_series, product_series, series_id
 from rapport.common.aggregate import Aggregate, Due
 from rapport.common.events.analytics import Series, SignalCleared, SignalDetected
@@ -25,7 +27,7 @@ from rapport.common.events.ids import derived_id
 from rapport.common.events.topics import ANALYTICS, Topic
 
 HOUR: Final = timedelta(hours=1)
-"""How long a late item still counts, and how much of a burst its samples are taken from."""
+"""How long an item still counts that is late or ahead, and how far back a burst's samples reach."""
 
 SAMPLES: Final = 5
 
@@ -92,6 +94,25 @@ class Watch(Aggregate):
         """The bin that is being filled closes at its end."""
         return [Due("bin", self.closed_to + BIN)] if self.is_awake else []
 
+    def is_ahead(self, now: datetime) -> bool:
+        """Whether its bins are closed so far beyond `now` that what is said meanwhile is lost."""
+        return self.closed_to > now + HOUR
+
+    def set_right(self, now: datetime) -> None:
+        """Where a clock far ahead has closed its bins, let it sleep since `now` and learn anew.
+
+        A burst that is open stays open until it is calm.
+        """
+        if not self.is_ahead(now):
+            return
+        alarmed = self.detector.alarmed
+        self.detector = Detector(
+            alarmed=None if alarmed is None else min(alarmed, number_of(now)),
+            open=self.detector.open,
+        )
+        self.closed_to = self.awake_to = bin_of(now)
+        self.counted = {}
+
     def wake(self, at: datetime, detector: Detector | None) -> None:
         """Begin with the bin of `at`; `detector` knows what is usual, None leaves what was known.
 
@@ -99,7 +120,7 @@ class Watch(Aggregate):
         """
         self.closed_to = max(self.closed_to, bin_of(at))
         if detector is not None:
-            detector.alarmed = self.detector.alarmed
+            detector.alarmed, detector.open = self.detector.alarmed, self.detector.open
             self.detector = detector
 
     def hear(self, at: datetime) -> bool:

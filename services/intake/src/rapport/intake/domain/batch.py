@@ -7,6 +7,8 @@ spoils a whole array, but only its own line of NDJSON.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
+from itertools import islice
 
 from rapport.common.errors import Invalid, TooLarge
 from rapport.common.strict_json import parse_array, parse_json
@@ -36,13 +38,20 @@ def read_array(body: bytes, received_at: datetime, limit: int) -> Iterator[Batch
 
 def read_lines(body: bytes, received_at: datetime, limit: int) -> Iterator[BatchItem]:
     """Yield the items of NDJSON. Raises `TooLarge` before the first for more than `limit` items."""
-    lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
+    lines = list(islice(_filled_lines(body), limit + 1))
     if len(lines) > limit:
-        raise TooLarge(f"the batch holds {len(lines)} items; at most {limit} are taken at once")
+        raise TooLarge(f"the batch holds over {limit} items; at most {limit} are taken at once")
     return (
         BatchItem(index, number, _read_line(line, received_at))
         for index, (number, line) in enumerate(lines)
     )
+
+
+def _filled_lines(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that hold something, each with its number."""
+    for number, line in enumerate(BytesIO(body), 1):
+        if line.strip():
+            yield number, line.removesuffix(b"\n")
 
 
 def _read_line(line: bytes, received_at: datetime) -> Submission | Invalid:

@@ -200,8 +200,9 @@ async def release(
     reason = None if body is None else body.break_glass
     if reason is not None:
         wish.by.require("statement.break_glass")
-    in_force = await given.repository.in_force_beside(await given.repository.one(Statement, id))
-    at = time_of_release(wish.at, in_force)
+    statement = await given.repository.one(Statement, id)
+    in_force = await given.repository.in_force_beside(statement)
+    at = time_of_release(wish.at, in_force, await given.repository.declared_at(statement))
 
     def decide(statement: Statement) -> Statement:
         return statement.release(wish.by.subject, at, reason)

@@ -6,6 +6,7 @@ heard of twice or out of order; what is kept depends on the messages alone.
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import BaseModel, Field
@@ -23,7 +24,7 @@ FORGOTTEN_KEPT: Final = 50
 
 
 class Message(BaseModel):
-    """Something that the person said."""
+    """Something that the person said; its text may be cut, to nothing."""
 
     id: str
     at: Instant
@@ -59,8 +60,8 @@ class CaseText(Aggregate):
     def hear(self, feedback: FeedbackReceived) -> Self | None:
         """Keep a message's words; None where that changes nothing.
 
-        A message from before the last closing stays forgotten, also where its sender sends it once
-        more: it is received anew then, but was heard before.
+        A message is as old as it was when it was first heard, also where its sender sends it once
+        more and it is received anew: one from before the last closing stays forgotten.
         """
         known = (item.at for item in self.messages if item.id == feedback.feedback_id)
         at = min([feedback.received_at, *known])
@@ -105,10 +106,10 @@ class CaseText(Aggregate):
 
 
 def _latest(messages: Iterable[Message]) -> Iterator[Message]:
-    """Yield the latest messages, newest first, until the limit; the last one may be cut."""
+    """Yield the latest messages, newest first; what is beyond the limit is cut from the oldest."""
     room = LIMIT
-    for message in sorted(messages, key=lambda item: (item.at, item.id), reverse=True):
-        if room <= 0:
-            return
-        yield message.model_copy(update={"text": message.text[:room]})
-        room -= len(message.text)
+    newest_first = sorted(messages, key=lambda item: (item.at, item.id), reverse=True)
+    for message in islice(newest_first, FORGOTTEN_KEPT):
+        text = message.text[:room]
+        yield message.model_copy(update={"text": text})
+        room -= len(text)

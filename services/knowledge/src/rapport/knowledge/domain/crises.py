@@ -1,4 +1,4 @@
-"""The crises that statements are about: only whether they are drills is of concern here.
+"""The crises that statements are about: whether they are drills, and since when they are on.
 
 A statement for a drill's crisis belongs to the drill, so nothing of it leaves (A15). For a crisis
 that is not known there is none: it would reach nobody, or leave a drill.
@@ -7,9 +7,12 @@ that is not known there is none: it would reach nobody, or leave a drill.
 from typing import ClassVar
 
 from rapport.common.aggregate import Aggregate
+from rapport.common.events.envelope import Instant
 
 
 class KnownCrisis(Aggregate):
-    """A crisis that was proposed; its `exercise` is all there is to know."""
+    """A crisis that was proposed, in its `exercise` if it is a drill's, and maybe declared."""
 
     COLLECTION: ClassVar[str] = "known_crises"
+
+    declared_at: Instant | None = None

@@ -73,10 +73,15 @@ class InForce(Aggregate):
         return self
 
 
-def time_of_release(now: datetime, in_force: Iterable[Statement]) -> datetime:
-    """Return when a statement is released that takes the place of those in force: after them."""
+def time_of_release(
+    now: datetime, in_force: Iterable[Statement], declared_at: datetime | None
+) -> datetime:
+    """Return when a statement is released that takes the place of those in force: after them.
+
+    It is not before the declaration that it answers either, whatever the clock says.
+    """
     after = (item.released_at + TICK for item in in_force if item.released_at is not None)
-    return max((now, *after))
+    return max((now, *after) if declared_at is None else (now, declared_at, *after))
 
 
 def _released(released: StatementReleased, at: datetime) -> Released:

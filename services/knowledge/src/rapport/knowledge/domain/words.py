@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from rapport.common.events.vocabulary import Language
-from rapport.common.text import clean
+from rapport.common.text import one_line, paragraphs
 
 MOST_TOPICS: Final = 20
 MOST_GROUPS: Final = 50
@@ -21,24 +21,16 @@ def _determined(language: Language) -> Language:
     return language
 
 
-def _text(text: str) -> str:
-    return clean(text).strip()
-
-
-def _line(text: str) -> str:
-    return " ".join(_text(text).split())
-
-
 WrittenLanguage = Annotated[Language, AfterValidator(_determined)]
 """A language that we publish in."""
 
-Text = Annotated[str, AfterValidator(_text), Field(min_length=1, max_length=10_000)]
+Text = Annotated[str, AfterValidator(paragraphs), Field(min_length=1, max_length=10_000)]
 """A text of one or many paragraphs."""
 
-Line = Annotated[str, AfterValidator(_line), Field(min_length=1, max_length=300)]
+Line = Annotated[str, AfterValidator(one_line), Field(min_length=1, max_length=300)]
 """A title, a subject, a question: one line."""
 
-Name = Annotated[str, AfterValidator(_line), Field(min_length=1, max_length=100)]
+Name = Annotated[str, AfterValidator(one_line), Field(min_length=1, max_length=100)]
 """The name of a product, a topic, a group, a person; the id of a thing of another service."""
 
 Topics = Annotated[tuple[Name, ...], Field(max_length=MOST_TOPICS)]

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from rapport.common.aggregate import Aggregate
 from rapport.common.errors import NotFound
 from rapport.common.store.port import Page, Store
-from rapport.common.text import clean
+from rapport.common.text import one_line, paragraphs
 from rapport.notification.resources import Resources
 
 A = TypeVar("A", bound=Aggregate)
@@ -27,14 +27,10 @@ Notifying = Annotated[Resources, Depends(resources)]
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
-def _line(text: str) -> str:
-    return " ".join(clean(text).split())
-
-
-Line = Annotated[str, AfterValidator(_line), Field(max_length=200)]
+Line = Annotated[str, AfterValidator(one_line), Field(max_length=200)]
 """A name, a title, a word: one line, which may be empty."""
 
-Text = Annotated[str, AfterValidator(clean), Field(max_length=20_000)]
+Text = Annotated[str, AfterValidator(paragraphs), Field(max_length=20_000)]
 """A text of one or many paragraphs."""
 
 

@@ -7,7 +7,6 @@ step inside the HTTP client's network layer, so neither a second DNS answer (reb
 parsers reading a URL differently can get around it. Operators name exceptions as `host:port`.
 """
 
-import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ import httpx2
 
 from rapport.common.errors import PermanentError
 from rapport.notification.channels import Reason
+from rapport.notification.channels.lookups import Lookups
 
 PORTS: Final = frozenset({443, 8443})
 LONGEST_URL: Final = 2048
@@ -37,12 +37,6 @@ class AddressRefused(PermanentError):
     def __init__(self, cause: Reason, reason: str) -> None:
         super().__init__(reason)
         self.cause = cause
-
-
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """Ask the system's resolver for the addresses of `host`, in its order of preference."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(address[0]) for *_, address in found]
 
 
 def is_public(address: str) -> bool:
@@ -85,9 +79,9 @@ class AddressPolicy:
     private addresses are allowed too.
     """
 
-    def __init__(self, allow: Iterable[str] = (), resolve: Resolver = resolve) -> None:
+    def __init__(self, allow: Iterable[str] = (), resolve: Resolver | None = None) -> None:
         self._allow = frozenset(entry.lower() for entry in allow)
-        self._resolve = resolve
+        self._resolve = resolve or Lookups().resolve
 
     def check(self, url: str) -> httpx2.URL:
         """Return the parsed URL; raises AddressRefused for one that nothing may be sent to."""

@@ -251,7 +251,10 @@ def _replacements(folder: Path, known: frozenset[str]) -> dict[str, str]:
 
 
 def words(language: str) -> Mapping[str, Mapping[str, str]]:
-    """Return how events, severities, kinds and topics are called in a language of `DIRECTION`."""
+    """Return how events, severities, kinds, topics and reasons of our own are called.
+
+    `language` is one of `DIRECTION`.
+    """
     file = files(__package__) / "templates" / language / "words.toml"
     return tomllib.loads(file.read_text(encoding="utf-8"))
 

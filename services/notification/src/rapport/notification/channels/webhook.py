@@ -16,7 +16,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -92,11 +92,22 @@ class WebhookChannel:
         await self._pool.aclose()
 
     async def _post(self, url: httpx2.URL, headers: dict[str, str], body: bytes) -> Outcome:
+        """Return what the answer's status means, whatever becomes of the rest of the answer.
+
+        A receiver that has said 200 has the message.
+        """
+        answered: Outcome | None = None
         try:
-            async with asyncio.timeout(self._config.timeout):
-                return await self._exchange(url, headers, body)
+            async with (
+                asyncio.timeout(self._config.timeout),
+                self._answer(url, headers, body) as response,
+            ):
+                after = _header(response, b"retry-after")
+                answered = outcome_of(response.status, after, time.time())
+                await _read_through(response)
+                return answered
         except (TimeoutError, httpcore2.TimeoutException):
-            return Retry(Reason.TIMEOUT)
+            return answered or Retry(Reason.TIMEOUT)
         except AddressRefused as refused:
             return Refused(refused.cause)
         except socket.gaierror:
@@ -104,10 +115,12 @@ class WebhookChannel:
         except httpcore2.ConnectError as error:
             return Retry(Reason.TLS if is_tls_failure(error) else Reason.CONNECTION_REFUSED)
         except (httpcore2.NetworkError, httpcore2.ProtocolError):
-            return Retry(Reason.CONNECTION_LOST)
+            return answered or Retry(Reason.CONNECTION_LOST)
 
-    async def _exchange(self, url: httpx2.URL, headers: dict[str, str], body: bytes) -> Outcome:
-        async with self._pool.stream(
+    def _answer(
+        self, url: httpx2.URL, headers: dict[str, str], body: bytes
+    ) -> AbstractAsyncContextManager[httpcore2.Response]:
+        return self._pool.stream(
             "POST",
             httpcore2.URL(
                 scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
@@ -115,16 +128,11 @@ class WebhookChannel:
             headers=[("host", url.netloc.decode("ascii")), *headers.items()],
             content=body,
             extensions={"timeout": {"connect": self._config.connect_timeout}},
-        ) as response:
-            await _read_through(response)
-            return outcome_of(response.status, _header(response, b"retry-after"), time.time())
+        )
 
 
 async def _read_through(response: httpcore2.Response) -> None:
-    """Read a short answer to its end, so that the connection stays usable; leave any other.
-
-    A receiver that has said 200 has the message, whatever becomes of the rest of what it says.
-    """
+    """Read a short answer to its end, so that the connection stays usable; leave any other."""
     read = 0
     with suppress(TimeoutError, httpcore2.NetworkError, httpcore2.ProtocolError):
         async with asyncio.timeout(ANSWER_SECONDS):

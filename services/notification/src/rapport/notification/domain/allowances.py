@@ -40,7 +40,7 @@ Answer = Literal["admitted", "over_limit", "opted_out"]
 
 
 class Always(BaseModel):
-    """Alerts that are neither held back nor counted."""
+    """Alerts that are neither held back nor counted, beside those about a crisis."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,9 +71,15 @@ class Limit(BaseModel):
         return timedelta(minutes=self.minutes)
 
     def counts(self, matter: Matter) -> bool:
-        """Tell whether an alert of this matter counts, and may be held back."""
-        critical = matter.severity in self.always.severities
-        return not critical and matter.event not in self.always.events
+        """Tell whether an alert of this matter counts, and may be held back.
+
+        Nothing about a crisis does, whatever the policy says.
+        """
+        return (
+            matter.crisis_id is None
+            and matter.severity not in self.always.severities
+            and matter.event not in self.always.events
+        )
 
 
 class Limits(BaseModel):

@@ -4,7 +4,7 @@
 words of an alert may.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -136,7 +136,7 @@ def _crisis(data: Any) -> Matter:
             "crisis_id": data.crisis_id,
             "severity": severity.value if severity else None,
         },
-        reason=getattr(data, "reason", "") or text,
+        reason=getattr(data, "reasons", None) or getattr(data, "reason", "") or text,
         severity=severity.value if severity else None,
         owner=getattr(data, "by", None),
         due_at=getattr(data, "next_update_at", None),
@@ -188,12 +188,16 @@ def _short(text: str) -> str:
 
 
 def _subject_in_words(about: Subject, case_id: str) -> str:
-    named = [about.brand, about.product, about.region]
-    return " / ".join([*filter(None, named), about.complaint_type.value, case_id])
+    named = _named(about.brand, about.product, about.region)
+    return " / ".join([*named, about.complaint_type.value, case_id])
 
 
 def _series_in_words(series: Series) -> str:
-    return " / ".join(filter(None, [series.brand, series.product, series.complaint_type.value]))
+    return " / ".join([*_named(series.brand, series.product), series.complaint_type.value])
+
+
+def _named(*names: str | None) -> Iterator[str]:
+    return map(_short, filter(None, names))
 
 
 MATTERS: Final[dict[type[EventData], Callable[[Any], Matter]]] = {

@@ -26,6 +26,12 @@ SECRETS_KEPT: Final = 2
 DIGEST_DELAY: Final = timedelta(minutes=1)
 """Lets what happened at the very end of a digest's period arrive."""
 
+ON_TIME: Final = DIGEST_DELAY / 2
+"""So long after it happened something may arrive; the rest of the delay is for storing it."""
+
+LATE: Final = 2 * DIGEST_DELAY
+"""Only where the service was stopped, or behind, is a digest made so long after its period."""
+
 Cadence = Literal["hourly", "daily", "weekly"]
 
 _PERIODS = {
@@ -181,12 +187,33 @@ class Subscription(Aggregate):
         else:
             self.digest_from = self.digest_due = None
 
+    def put_off(self, now: datetime) -> bool:
+        """Let a digest that is late wait for what comes in late, too: its period ends now instead.
+
+        Returns whether that was done, which is once for each digest.
+        """
+        if self.digest_cursor is not None or self.digest_from is None or self.digest_due is None:
+            return False
+        is_late = now > self.digest_due + LATE
+        if not is_late or self.digest_due != next_digest(self, self.digest_from):
+            return False
+        self.digest_due = now
+        return True
+
     def turn_page(self, cursor: str | None) -> None:
         """Go on after a page of a digest's recipients: with the next page, or the next period."""
         self.digest_cursor = cursor
         if cursor is None and self.digest_due is not None:
             self.digest_from = self.digest_due
             self.digest_due = next_digest(self, self.digest_due)
+
+
+def digested_at(happened_at: datetime, now: datetime) -> datetime:
+    """Return when something that is stored now counts for digests: when it happened, if on time.
+
+    What comes later may find the digest of its time sent, so it counts for the one to come.
+    """
+    return max(happened_at, now - ON_TIME)
 
 
 def next_digest(subscription: Subscription, after: datetime) -> datetime:

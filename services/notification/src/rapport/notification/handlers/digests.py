@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from rapport.common.aggregate import Due, Fact
@@ -12,20 +13,26 @@ from rapport.notification.channels.rendering import Digest, Renderer
 from rapport.notification.domain.communications import Communication, page_of
 from rapport.notification.domain.log import Occurrence
 from rapport.notification.domain.matters import MATTERS, matter_of
-from rapport.notification.domain.stakeholders import Subscription
+from rapport.notification.domain.stakeholders import Subscription, digested_at
 from rapport.notification.handlers.alerts import LANGUAGES, in_languages, told_by, told_of
 from rapport.notification.repository import Collected, Directory, collected
 from rapport.notification.resources import Resources
 
 
-@fact(*MATTERS)
-def remember(event: Event[EventData]) -> Iterable[Fact]:
+async def time_now(_: Sequence[Event[EventData]], notification: Resources) -> datetime:
+    """Give the time at which things are remembered."""
+    return notification.engine.clock.now()
+
+
+@fact(*MATTERS, prepare=time_now)
+def remember(event: Event[EventData], now: datetime) -> Iterable[Fact]:
     """Keep what happened for the digests, but nothing of the past or of a drill."""
     matter = matter_of(event)
     if matter is not None and not event.historical and event.exercise is None:
         yield Occurrence(
             id=event.id,
-            at=event.time,
+            at=digested_at(event.time, now),
+            happened_at=event.time,
             event=matter.event,
             title=matter.title,
             about=dict(matter.about),
@@ -34,8 +41,9 @@ def remember(event: Event[EventData]) -> Iterable[Fact]:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What due digests are given: what happened in their periods, by subscription; the rest."""
+    """What due digests are given: the time, what happened in their periods, readers and words."""
 
+    now: datetime
     collected: Mapping[str, Collected]
     directory: Directory
     renderer: Renderer
@@ -44,6 +52,7 @@ class Given:
 async def since_last_digest(ready: Sequence[Subscription], notification: Resources) -> Given:
     """Give due digests what happened in their periods, their readers and their words."""
     return Given(
+        notification.engine.clock.now(),
         {item.id: await collected(notification.store, item) for item in ready},
         await notification.directory.current(),
         notification.renderer,
@@ -53,6 +62,8 @@ async def since_last_digest(ready: Sequence[Subscription], notification: Resourc
 @due(Subscription, prepare=since_last_digest)
 def send_digest(subscription: Subscription, item: Due, given: Given) -> Subscription:
     """Send what was collected, if anything was, page by page; then begin the next period."""
+    if subscription.put_off(given.now):
+        return subscription
     happened = given.collected[subscription.id]
     next_page = None
     if happened.total:
@@ -77,7 +88,8 @@ def _digest(subscription: Subscription, happened: Collected, renderer: Renderer)
         by_kind={},
         lines=(),
         items=[
-            {"event": item.event, "about": item.title, "at": item.at} for item in happened.listed
+            {"event": item.event, "about": item.title, "at": item.happened_at or item.at}
+            for item in happened.listed
         ],
         suppressed=happened.total - len(happened.listed),
         url=None,

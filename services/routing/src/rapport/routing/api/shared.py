@@ -6,7 +6,7 @@ from fastapi import Depends, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rapport.common.events.envelope import Instant
-from rapport.common.text import clean
+from rapport.common.text import one_line, paragraphs
 from rapport.routing.domain.clocks import Clock
 from rapport.routing.repository import Resources
 
@@ -20,17 +20,13 @@ def resources(request: Request) -> Resources:
 Routing = Annotated[Resources, Depends(resources)]
 
 
-def _line(text: str) -> str:
-    return " ".join(clean(text).split())
-
-
-Text = Annotated[str, AfterValidator(clean), Field(min_length=1, max_length=20_000)]
+Text = Annotated[str, AfterValidator(paragraphs), Field(min_length=1, max_length=20_000)]
 """A text of one or many paragraphs."""
 
-Line = Annotated[str, AfterValidator(_line), Field(max_length=500)]
+Line = Annotated[str, AfterValidator(one_line), Field(max_length=500)]
 """A reason, a subject, a title: one line, which may be empty."""
 
-Name = Annotated[str, AfterValidator(_line), Field(min_length=1, max_length=100)]
+Name = Annotated[str, AfterValidator(one_line), Field(min_length=1, max_length=100)]
 """The name of a person or a team."""
 
 

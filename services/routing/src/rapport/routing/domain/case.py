@@ -27,6 +27,7 @@ from rapport.common.events.cases import (
     Subject,
 )
 from rapport.common.events.feedback import Contact, FeedbackReceived
+from rapport.common.events.vocabulary import OwnReason
 from rapport.routing.domain.clocks import Clock
 from rapport.routing.domain.conversation import Conversation, together
 from rapport.routing.domain.ownership import Owned
@@ -35,6 +36,7 @@ from rapport.routing.domain.rules import Assignment
 
 REPLIES_KEPT: Final = 50
 NOTES_KEPT: Final = 100
+KEPT_OUT_OF: Final = 20
 
 SELF: Final = "rapport"
 """Who does what happens by itself."""
@@ -115,10 +117,18 @@ class Case(Owned):
         self.await_reply(clock)
 
     def await_reply(self, clock: Clock) -> None:
-        """Start a clock, unless one is running."""
-        if self.clock is None or not self.clock.is_running:
-            self.clock = clock
-            self.emit(clock.started(self.owner))
+        """Start a clock, unless one is running that waits for the same answer and is in time.
+
+        An overdue one has nothing left to warn of, and an answer that is on its way is to what was
+        said before: such a clock is cancelled.
+        """
+        running = self.clock if self.clock is not None and self.clock.is_running else None
+        if running is not None and not (running.is_breached or self._is_answered):
+            return
+        if running is not None:
+            self.emit(running.cancel(clock.started_at, self.owner, OwnReason.FURTHER_MESSAGE))
+        self.clock = clock
+        self.emit(clock.started(self.owner))
 
     def reply(
         self, id: str, by: str, via: Via, text: str, subject: str | None, at: datetime
@@ -129,7 +139,9 @@ class Case(Owned):
         if via == "email" and contact.email is None:
             problem = FieldProblem("/via", "the person has given no e-mail address")
             raise Invalid("the request does not fit", [problem])
-        reply = Reply(id=id, by=by, via=via, requested_at=at)
+        clock = self.clock if self.clock is not None and self.clock.is_running else None
+        answers = None if clock is None else clock.started_at
+        reply = Reply(id=id, by=by, via=via, requested_at=at, answers=answers)
         self.replies = [*self.replies[1 - REPLIES_KEPT :], reply]
         self.emit(
             CaseReplyRequested(
@@ -167,7 +179,7 @@ class Case(Owned):
     def resolve(self, by: str, resolution: str, closes_at: datetime) -> None:
         """Say that a solution was found and told; the case closes by itself at `closes_at`."""
         self.owned_in_work("resolved")
-        self.end_detours(by, "the case was resolved")
+        self.end_detours(by, OwnReason.RESOLVED)
         self.state = State.RESOLVED
         self.closes_at = closes_at
         self.emit(
@@ -186,7 +198,7 @@ class Case(Owned):
         owner = self.owned()
         if self.state is State.CLOSED:
             raise Conflict("the case is closed already")
-        self.end_detours(by, "the case was closed")
+        self.end_detours(by, OwnReason.CLOSED)
         self.state = State.CLOSED
         self.closes_at = None
         self.emit(
@@ -198,9 +210,8 @@ class Case(Owned):
                 opened_at=self.opened_at or self.began_at,
             )
         )
-        answering = any(reply.state == "requested" for reply in self.replies)
-        if self.clock is not None and self.clock.is_running and not answering:
-            self.emit(self.clock.cancel(at, owner, "the case was closed"))
+        if self.clock is not None and self.clock.is_running and not self._is_answered:
+            self.emit(self.clock.cancel(at, owner, OwnReason.CLOSED))
 
     def reopen(self, by: str, reason: str) -> None:
         """Take a resolved or closed case up again; its owner has yet to accept it.
@@ -218,12 +229,21 @@ class Case(Owned):
             CaseReopened(case_id=self.id, by=by, owner=owner, reason=reason, about=self.about)
         )
 
-    def link(self, crisis_id: str, active: Container[str]) -> bool:
-        """Join a crisis, unless the case belongs to it or to another `active` one already.
+    def may_join(self, crisis_id: str, active: Container[str]) -> bool:
+        """Tell whether the case belongs neither to this crisis nor to another `active` one.
 
-        What nobody has had to act on belongs to no crisis. Tell whether it joined.
+        What nobody has had to act on joins none, and what somebody took out of one not that one.
         """
-        if self.owner is None or self.crisis_id == crisis_id or self.crisis_id in active:
+        return (
+            self.owner is not None
+            and self.crisis_id != crisis_id
+            and self.crisis_id not in active
+            and crisis_id not in self.kept_out_of
+        )
+
+    def link(self, crisis_id: str, active: Container[str]) -> bool:
+        """Join a crisis if it may; tell whether it joined."""
+        if not self.may_join(crisis_id, active):
             return False
         self.crisis_id = crisis_id
         self._tell_joined(crisis_id)
@@ -237,12 +257,14 @@ class Case(Owned):
         if exercise != self.exercise:
             case, crisis = _drill_in_words(self.exercise), _drill_in_words(exercise)
             raise Conflict(f"the case is {case}, the crisis is {crisis}: they do not meet")
+        self.kept_out_of = [id for id in self.kept_out_of if id != crisis_id]
         return self.link(crisis_id, active)
 
     def unlink(self, crisis_id: str, by: str) -> bool:
-        """Leave a crisis that the case belongs to by mistake; tell whether it did."""
+        """Leave a crisis that the case belongs to by mistake, for good; tell whether it did."""
         if self.crisis_id != crisis_id:
             return False
+        self.kept_out_of = [*self.kept_out_of[1 - KEPT_OUT_OF :], crisis_id]
         self._tell_left(crisis_id, by)
         self.crisis_id = self.crisis_contact = None
         return True
@@ -299,11 +321,19 @@ class Case(Owned):
         if told is not None:
             self.emit(told)
         if clock.is_breached:
-            self.climb(ladder, f"{clock.clock} is overdue")
+            self.climb(ladder, OwnReason.OVERDUE)
+
+    @property
+    def _is_answered(self) -> bool:
+        """Whether an answer is on its way that can meet the clock."""
+        return self.clock is not None and any(
+            reply.state == "requested" and reply.answers == self.clock.started_at
+            for reply in self.replies
+        )
 
     def _meet_clock(self, reply: Reply, at: datetime) -> None:
         clock = self.clock
-        if clock is not None and clock.is_running and reply.requested_at >= clock.started_at:
+        if clock is not None and clock.is_running and reply.answers == clock.started_at:
             self.emit(clock.meet(at, self.owner))
 
 

@@ -7,7 +7,7 @@ the crisis first looks for cases once more, then asks how far its statements hav
 answer decides.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Final, Literal, Self
@@ -32,12 +32,14 @@ from rapport.common.events.crises import (
 )
 from rapport.common.events.envelope import Instant
 from rapport.common.events.topics import CRISES, Topic
-from rapport.common.events.vocabulary import Severity
+from rapport.common.events.vocabulary import Language, Severity
 from rapport.routing.domain.clocks import Clock
 
 SWEEP: Final = timedelta(minutes=5)
 LONGEST_PROMISE: Final = timedelta(days=366)
 ENTRIES_KEPT: Final = 200
+
+_PERSIAN_DIGITS: Final = str.maketrans("0123456789", "۰۱۲۳۴۵۶۷۸۹")
 
 
 class CrisisState(StrEnum):
@@ -56,7 +58,6 @@ class CrisisState(StrEnum):
 
 
 ACTIVE: Final = (CrisisState.DECLARED, CrisisState.STANDING_DOWN)
-UNDECIDED_OR_ACTIVE: Final = (CrisisState.PROPOSED, *ACTIVE)
 
 
 class Entry(BaseModel):
@@ -129,10 +130,10 @@ class Crisis(Aggregate):
             reason=signal.reason.get("en", ""),
             signal_id=signal.signal_id,
             proposed_at=signal.at,
-        ).proposed("rapport")
+        ).proposed("rapport", signal.reason)
 
-    def proposed(self, by: str) -> Self:
-        """Say that this may be a crisis."""
+    def proposed(self, by: str, reasons: Mapping[str, str] | None = None) -> Self:
+        """Say that this may be a crisis; `reasons` is why, by language, where that is known."""
         self._log(self.proposed_at, by, "proposed", self.reason)
         self.emit(
             CrisisProposed(
@@ -143,6 +144,7 @@ class Crisis(Aggregate):
                 severity=self.severity,
                 signal_id=self.signal_id,
                 by=None if self.signal_id else by,
+                reasons=dict(reasons or {}),
             )
         )
         return self
@@ -261,8 +263,8 @@ class Crisis(Aggregate):
 
     def _refuse(self, asked: StandDown, coverage: Coverage, at: datetime) -> None:
         self.state = CrisisState.DECLARED
-        left = coverage.without_closing
-        reason = f"{left} with a holding statement and no closing statement"
+        reasons = _left_behind(coverage.without_closing)
+        reason = reasons[Language.EN]
         self._log(at, asked.by, "stand_down_refused", reason)
         self.emit(
             CrisisStandDownRefused(
@@ -272,6 +274,7 @@ class Crisis(Aggregate):
                 coverage=coverage,
                 reason=reason,
                 title=self.title,
+                reasons=reasons,
             )
         )
 
@@ -328,6 +331,16 @@ class Crisis(Aggregate):
     def _require_active(self, done: str) -> None:
         if self.state not in ACTIVE:
             raise Conflict(f"a crisis that is {self.state} cannot be {done}")
+
+
+def _left_behind(people: int) -> dict[str, str]:
+    """Say by language how many would be left with a holding statement alone."""
+    persian = str(people).translate(_PERSIAN_DIGITS)
+    return {
+        Language.EN: f"{people} with a holding statement and no closing statement",
+        Language.ZH: f"{people} 人只收到初步声明，没有收到结束声明",
+        Language.FA: f"{persian} نفر بیانیهٔ نخست را گرفته‌اند و بیانیهٔ پایانی را نه",
+    }
 
 
 def promised(next_update_at: datetime | None, at: datetime) -> datetime | None:

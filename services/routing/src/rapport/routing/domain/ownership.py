@@ -20,6 +20,7 @@ from rapport.common.events.cases import (
     CaseReferralReturned,
     CaseReferred,
 )
+from rapport.common.events.vocabulary import OwnReason
 from rapport.routing.domain.record import Handover, Record, Referral, State
 from rapport.routing.domain.teams import Teams
 
@@ -46,7 +47,7 @@ class Owned(Record):
         if owner == self.owned_in_work("assigned"):
             raise Conflict("that is its owner already")
         if self.handover is not None:
-            self._end_handover(by, "the case was assigned")
+            self._end_handover(by, OwnReason.ASSIGNED)
         self.state = State.OPEN
         self._change_owner(owner, team, reason)
 

@@ -42,12 +42,16 @@ IN_WORK: Final = (State.OPEN, State.ACCEPTED)
 
 
 class Reply(BaseModel):
-    """An answer to the person, and what became of it."""
+    """An answer to the person, and what became of it.
+
+    `answers` is when the clock started that ran as it was requested: the one that it can meet.
+    """
 
     id: str
     by: str
     via: Via
     requested_at: Instant
+    answers: Instant | None = None
     state: Literal["requested"] | Outcome = "requested"
 
 
@@ -81,7 +85,8 @@ class Record(Aggregate):
 
     `escalation` is its level, `brought_in` who was told of it. A case that was stored before names
     were kept has the level only: people are told once more, rather than not at all.
-    `crisis_contact` is the contact that its crisis was last told.
+    `crisis_contact` is the contact that its crisis was last told; `kept_out_of` names the crises
+    that somebody took it out of.
     """
 
     COLLECTION: ClassVar[str] = "cases"
@@ -120,6 +125,7 @@ class Record(Aggregate):
     clock: Clock | None = None
     crisis_id: str | None = None
     crisis_contact: Annotated[Contact | None, Personal(of="contact")] = None
+    kept_out_of: list[str] = Field(default_factory=list)
     replies: list[Reply] = Field(default_factory=list)
     notes: list[Note] = Field(default_factory=list)
 

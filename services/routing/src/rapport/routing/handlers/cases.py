@@ -17,6 +17,7 @@ from rapport.common.events.notifications import (
     NotificationFailed,
     NotificationSuppressed,
 )
+from rapport.common.events.vocabulary import OwnReason
 from rapport.common.handling import Declared, due, fact, on
 from rapport.routing.domain.assessment import Assessor
 from rapport.routing.domain.case import SELF, Case
@@ -100,7 +101,7 @@ def _act_on(case: Case, about: Subject, event: Event[FeedbackReceived], given: G
         return
     case.put_on_record(event.data.feedback_id)
     if asks and not case.in_work:
-        case.reopen(SELF, "a further message came in")
+        case.reopen(SELF, OwnReason.FURTHER_MESSAGE)
         case.await_reply(_clock(case, event, given))
 
 
@@ -133,8 +134,8 @@ def _link(case: Case, event: Event[FeedbackReceived], given: Given) -> None:
         return
     for crisis in given.crises:
         same = crisis.exercise == event.exercise
-        if same and crisis.criteria.match(case.about, case.occurred_at):
-            case.link(crisis.id, active)
+        matches = same and crisis.criteria.match(case.about, case.occurred_at)
+        if matches and case.link(crisis.id, active):
             return
 
 

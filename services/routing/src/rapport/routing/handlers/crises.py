@@ -12,7 +12,13 @@ from rapport.common.events.knowledge import StatementReleased
 from rapport.common.events.vocabulary import Severity
 from rapport.common.handling import Declared, due, on
 from rapport.routing.domain.crisis import Crisis
-from rapport.routing.repository import MatchingCases, Resources, crises_on_the_table, matching_cases
+from rapport.routing.repository import (
+    MatchingCases,
+    Resources,
+    active_crises,
+    crises_on_the_table,
+    matching_cases,
+)
 
 
 async def crises(_: Sequence[Event[SignalDetected]], resources: Resources) -> Sequence[Crisis]:
@@ -59,7 +65,9 @@ async def cases_to_link(
     ready: Sequence[Crisis], resources: Resources
 ) -> Mapping[str, MatchingCases]:
     """Read the next page of matching cases for each crisis that looks for some."""
-    return {crisis.id: await matching_cases(resources.store, crisis) for crisis in ready}
+    store = resources.store
+    active = frozenset(crisis.id for crisis in await active_crises(store))
+    return {crisis.id: await matching_cases(store, crisis, active) for crisis in ready}
 
 
 @due(Crisis, prepare=cases_to_link)

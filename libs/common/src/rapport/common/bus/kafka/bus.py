@@ -55,8 +55,8 @@ class KafkaBus:
     async def start(self) -> None:
         """Connect; raises TemporaryError where no broker answers within some seconds.
 
-        Raises PermanentError where the brokers are too old, or a topic is missing or is not as the
-        catalogue says.
+        Raises PermanentError where the brokers are too old, or a topic is missing or is not as
+        services need it.
         """
         await self._brokers.require_version()
         await require(self._brokers, self._topics)

@@ -3,7 +3,7 @@
 What is created is what the catalogue says, and a group gets an offset on each partition before it
 first reads it, so that no reader ever has to guess where to begin. A partition count is never
 changed: the order per key would break. The broker's own time is each record's timestamp, so that no
-foreign clock decides how long a record is kept.
+foreign clock decides how long a record is kept. How long that is, operators may set for each topic.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from datetime import timedelta
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -30,6 +31,14 @@ from rapport.common.events.topics import Topic
 BATCH_LIMIT: Final = 1_048_588
 """Bytes of a batch that brokers take: the port's limits, and what the batch itself adds."""
 
+NEEDED: Final = {
+    "cleanup.policy": "delete",
+    "max.message.bytes": str(BATCH_LIMIT),
+    "message.timestamp.type": "LogAppendTime",
+}
+"""The settings that services rely on."""
+
+RETENTION: Final = "retention.ms"
 SET_HERE: Final = 1
 """The source of a topic's own settings, in what brokers say of them."""
 
@@ -39,6 +48,8 @@ OFFSETS_SECONDS: Final = 30.0
 
 TRIES: Final = 50
 PAUSE_SECONDS: Final = 0.2
+
+log = structlog.get_logger(__name__)
 
 Groups = Mapping[str, Sequence[str]]
 Config = dict[str, str]
@@ -52,6 +63,13 @@ class Found(NamedTuple):
     own: Config
 
 
+class Checked(NamedTuple):
+    """What is not as declared, in words: mistakes, and retentions, which operators may choose."""
+
+    wrong: list[str]
+    retentions: list[str]
+
+
 async def apply(
     servers: str,
     client: Mapping[str, Any],
@@ -61,9 +79,10 @@ async def apply(
 ) -> list[str]:
     """Create what is missing, correct what differs, give new groups their offsets.
 
-    `groups` are the groups with the topics that each reads. Returns what was done, in words; can be
-    repeated, and run beside services at work. Raises PermanentError for what cannot be corrected,
-    after all else has been done; TemporaryError where the brokers cannot be used.
+    `groups` are the groups with the topics that each reads. A retention that was set for a topic
+    stays. Returns, in words, what was done and which other retentions stay; can be repeated, and
+    run beside services at work. Raises PermanentError for what cannot be corrected, after all else
+    has been done; TemporaryError where the brokers cannot be used.
     """
     brokers = Brokers(servers, client)
     await brokers.require_version()
@@ -71,6 +90,7 @@ async def apply(
         done = await _create(brokers, topics, replication)
         found = await _describe(brokers, topics)
         done += await _correct(brokers, topics, found)
+        done += _kept(topics, found)
         wrong = _wrong_partitions(topics, found)
         seeding = (_seed(brokers, name, _places(topics, read)) for name, read in groups.items())
         for more, trouble in await together(seeding):
@@ -88,28 +108,32 @@ async def check(
     client: Mapping[str, Any],
     topics: Mapping[str, Topic],
     groups: Groups | None = None,
-) -> list[str]:
-    """Return every mistake in words, nothing where all is as it should be.
+) -> Checked:
+    """Return what is not as it should be, and whose retention is not as declared.
 
     Raises TemporaryError where the brokers cannot be used.
     """
     brokers = Brokers(servers, client)
     await brokers.require_version()
     try:
-        wrong = await mistakes(brokers, topics)
+        found = await _describe(brokers, topics)
+        wrong = _mistakes(topics, found)
         if not wrong:
             for group, names in (groups or {}).items():
                 if lacking := await _without_offset(brokers, group, _places(topics, names)):
                     wrong.append(f"{group} has no offset on {_names(lacking)}")
     finally:
         await brokers.close()
-    return wrong
+    return Checked(wrong, _retentions(topics, found))
 
 
 async def require(brokers: Brokers, topics: Mapping[str, Topic]) -> None:
-    """Raise PermanentError naming what is missing or wrong."""
-    if wrong := await mistakes(brokers, topics):
+    """Raise PermanentError naming what is missing or wrong; log other retentions than declared."""
+    found = await _describe(brokers, topics)
+    if wrong := _mistakes(topics, found):
         raise PermanentError(f"{'; '.join(wrong)}: {APPLY}")
+    if others := _retentions(topics, found):
+        log.info("topics.other_retentions", found=others)
 
 
 async def require_offsets(brokers: Brokers, group: str, places: Sequence[TopicPartition]) -> None:
@@ -127,34 +151,50 @@ def no_offsets(group: str, places: Sequence[TopicPartition]) -> PermanentError:
     )
 
 
-async def mistakes(brokers: Brokers, topics: Mapping[str, Topic]) -> list[str]:
-    """Return, in words, which topics are missing or are not as declared."""
-    found = await _describe(brokers, topics)
+def _mistakes(topics: Mapping[str, Topic], found: Mapping[str, Found]) -> list[str]:
+    """Return, in words, which topics are missing or are not as services need them."""
     wrong = [f"{name} is missing" for name in topics if name not in found]
     wrong += _wrong_partitions(topics, found)
     for name, topic in found.items():
-        wrong += [
-            f"{name} has {setting} {topic.config.get(setting)}, not {value}"
-            for setting, value in _differing(topics[name], topic).items()
-        ]
+        wrong += _differences(name, topic, NEEDED)
     return wrong
 
 
-def _settings(topic: Topic) -> Config:
+def _retentions(topics: Mapping[str, Topic], found: Mapping[str, Found]) -> list[str]:
+    """Return, in words, which topics keep their records for another time than is declared."""
+    return [
+        difference
+        for name, topic in found.items()
+        for difference in _differences(name, topic, _retention(topics[name]))
+    ]
+
+
+def _kept(topics: Mapping[str, Topic], found: Mapping[str, Found]) -> list[str]:
+    """Return, in words, which of other retentions than declared were set for the topic."""
+    chosen = {name: topic for name, topic in found.items() if RETENTION in topic.own}
+    return [f"{difference}, and keeps it" for difference in _retentions(topics, chosen)]
+
+
+def _differences(name: str, found: Found, wanted: Config) -> list[str]:
+    return [
+        f"{name} has {setting} {found.config.get(setting)}, not {value}"
+        for setting, value in _differing(found, wanted).items()
+    ]
+
+
+def _differing(found: Found, wanted: Config) -> Config:
     return {
-        "cleanup.policy": "delete",
-        "max.message.bytes": str(BATCH_LIMIT),
-        "message.timestamp.type": "LogAppendTime",
-        "retention.ms": str(topic.retention // timedelta(milliseconds=1)),
+        setting: value for setting, value in wanted.items() if found.config.get(setting) != value
     }
 
 
-def _differing(topic: Topic, found: Found) -> Config:
-    return {
-        setting: value
-        for setting, value in _settings(topic).items()
-        if found.config.get(setting) != value
-    }
+def _retention(topic: Topic) -> Config:
+    return {RETENTION: str(topic.retention // timedelta(milliseconds=1))}
+
+
+def _wanted(topic: Topic, found: Found) -> Config:
+    """Return what a topic is to have; for how long it keeps records, only if nobody set that."""
+    return NEEDED if RETENTION in found.own else NEEDED | _retention(topic)
 
 
 def _wrong_partitions(topics: Mapping[str, Topic], found: Mapping[str, Found]) -> list[str]:
@@ -175,7 +215,7 @@ async def _create(brokers: Brokers, topics: Mapping[str, Topic], replication: in
             name,
             topics[name].partitions,
             replication,
-            topic_configs=_settings(topics[name]) | in_sync,
+            topic_configs=NEEDED | _retention(topics[name]) | in_sync,
         )
         for name in missing
     ]
@@ -253,8 +293,9 @@ async def _correct(
     """Set what differs; a topic's other settings stay, which the request alone would forget."""
     resources, done = [], []
     for name, topic in found.items():
-        if differing := _differing(topics[name], topic):
-            config = topic.own | _settings(topics[name])
+        wanted = _wanted(topics[name], topic)
+        if differing := _differing(topic, wanted):
+            config = topic.own | wanted
             resources.append(ConfigResource(ConfigResourceType.TOPIC, name, config))
             done += [f"{name} has {setting} {value} now" for setting, value in differing.items()]
     if not resources:

@@ -18,7 +18,7 @@ from pymongo import InsertOne, ReplaceOne, UpdateOne
 from rapport.common.aggregate import Aggregate, Fact
 from rapport.common.errors import PermanentError
 from rapport.common.events.codec import Message, PackedHeaders, pack
-from rapport.common.store.documents import read
+from rapport.common.store.documents import Reader, read
 from rapport.common.store.fields import Declaration, Primitive, microseconds
 from rapport.common.store.mongo.client import Document
 from rapport.common.store.mongo.queries import IS_DUE, IS_WAITING, LIVE, path
@@ -43,6 +43,7 @@ class Shape:
         self.name = kind.COLLECTION
         self.declared = Declaration(kind)
         self.is_aggregate = issubclass(kind, Aggregate)
+        self.reader = Reader(self.read)
         self.live = LIVE if self.is_aggregate else {}
         self._fields = [
             field for name, field in self.declared.fields.items() if path(name) == f"fields.{name}"

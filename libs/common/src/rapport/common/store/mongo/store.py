@@ -141,7 +141,7 @@ class MongoStore:
             sort=queries.sorting(declared, newest_first=newest_first),
             limit=limit + 1,
         )
-        items = [shape.read(row) for row in rows[:limit]]
+        items = shape.reader.each((row["_id"], row) for row in rows[:limit])
         if len(rows) <= limit:
             return Page(items)
         last = rows[limit - 1]
@@ -211,8 +211,12 @@ class MongoStore:
             "schema": {"$lte": kind.SCHEMA},
         }
         sort = [("next_due", 1), ("_id", 1)]
-        rows = await self._find(shape, asked, FOUND, sort=sort, limit=limit)
-        return list(map(shape.read, rows))
+
+        async def ask(most: int) -> list[tuple[str, Document]]:
+            rows = await self._find(shape, asked, FOUND, sort=sort, limit=most)
+            return [(row["_id"], row) for row in rows]
+
+        return await shape.reader.first(limit, ask)
 
     async def next_due(self, kinds: Sequence[type[Aggregate]]) -> datetime | None:
         """Return when the next item of any of `kinds` falls due."""

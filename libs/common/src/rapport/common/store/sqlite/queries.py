@@ -62,9 +62,9 @@ def tally(table: Table, by: Sequence[str], where: Where | None, sums: Sequence[s
 
 
 def due(table: Table, now: int, limit: int) -> Query:
-    """Ask for what is due at `now`, the most overdue first: what `Table.read` takes."""
+    """Ask for what is due at `now`, the most overdue first: id and what `Table.read` takes."""
     return Query(
-        f"SELECT {table.found} FROM {table.name} WHERE next_due <= ? AND schema <= ? "
+        f"SELECT id, {table.found} FROM {table.name} WHERE next_due <= ? AND schema <= ? "
         "ORDER BY next_due, id LIMIT ?",
         [now, table.newest, limit],
     )

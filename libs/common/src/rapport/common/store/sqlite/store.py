@@ -151,7 +151,7 @@ class SqliteStore:
         table = self._tables[kind]
 
         def to_page(rows: list[Row]) -> Page[Stored]:
-            items = [table.read(found) for _, _, *found in rows[:limit]]
+            items = table.reader.each((id, found) for _, id, *found in rows[:limit])
             if len(rows) <= limit:
                 return Page(items)
             place, id, *_ = rows[limit - 1]
@@ -201,7 +201,12 @@ class SqliteStore:
     async def due(self, kind: type[A], now: datetime, *, limit: int = 200) -> list[A]:
         """Return aggregates whose `next_due` is not after `now`, the most overdue first."""
         table = self._tables[kind]
-        return list(map(table.read, self._ask(queries.due(table, microseconds(now), limit))))
+
+        async def ask(most: int) -> list[tuple[str, Row]]:
+            rows = self._ask(queries.due(table, microseconds(now), most))
+            return [(row[0], row[1:]) for row in rows]
+
+        return await table.reader.first(limit, ask)
 
     async def next_due(self, kinds: Sequence[type[Aggregate]]) -> datetime | None:
         """Return when the next item of any of `kinds` falls due."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from rapport.common.aggregate import Aggregate, Fact
 from rapport.common.errors import PermanentError
-from rapport.common.store.documents import read
+from rapport.common.store.documents import Reader, read
 from rapport.common.store.fields import Declaration, Primitive, microseconds
 
 Row = tuple[Any, ...]
@@ -35,6 +35,7 @@ class Table:
         self.name = quoted(kind.COLLECTION)
         self.declared = Declaration(kind)
         self.is_aggregate = issubclass(kind, Aggregate)
+        self.reader = Reader(self.read)
         self.newest = kind.SCHEMA if issubclass(kind, Aggregate) else 1
         self.found = "schema, document" if self.is_aggregate else "1, document"
         if taken := {"schema", "document"} & self.declared.fields.keys():
