@@ -18,7 +18,7 @@ from rapport.common import serving
 from rapport.common.bus.kafka import KafkaBus, client_options
 from rapport.common.bus.kafka.reading import Timing
 from rapport.common.bus.port import Bus
-from rapport.common.clock import Clock, FollowingClock, SystemClock
+from rapport.common.clock import Clock
 from rapport.common.runtime import kafka_servers, open_bus
 from rapport.common.settings import Settings
 from rapport.common.telemetry import configure_logs
@@ -57,10 +57,8 @@ def run_standalone() -> None:
     async def process() -> None:
         settings = Settings.load()
         configure_logs(settings.log_level)
-        led_by = settings.clock_file
-        clock = SystemClock() if led_by is None else FollowingClock(led_by)
         data = Path(settings.bus.partition(":")[2]).parent
-        async with system(data, host=settings.http_host, port=settings.http_port, clock=clock):
+        async with system(data, host=settings.http_host, port=settings.http_port):
             await serving.until_stopped()
 
     serving.run_on_loop(process())

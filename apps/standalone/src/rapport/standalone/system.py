@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from rapport.analytics.service import SERVICE as ANALYTICS
 from rapport.common.auth import Signer, write_secret
 from rapport.common.bus.port import Bus
-from rapport.common.clock import Clock, FollowingClock, SystemClock
+from rapport.common.clock import Clock, clock_led_by
 from rapport.common.errors import TemporaryError
 from rapport.common.http import Front, create_app, operations
 from rapport.common.jwks import open_verifier
@@ -128,7 +128,7 @@ async def system(
     except OSError as error:
         raise TemporaryError(f"{data_dir} cannot be used: {error.strerror}") from error
     led_by = common.clock_file
-    clock = clock or (SystemClock() if led_by is None else FollowingClock(led_by))
+    clock = clock or clock_led_by(led_by)
     async with AsyncExitStack() as stack:
         services: dict[str, Running] = {}
         bus: Bus | None = None

@@ -151,3 +151,8 @@ class FollowingClock:
         wait = _Wait(self, seconds)
         while (left := wait.left()) > 0:  # noqa: ASYNC110 - no event
             await asyncio.sleep(min(left, GLANCE_SECONDS))
+
+
+def clock_led_by(file: Path | None) -> Clock:
+    """Return the clock that follows the one of `file`, the machine's where there is none."""
+    return SystemClock() if file is None else FollowingClock(file)

@@ -18,7 +18,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from rapport.common import heap, tracing
-from rapport.common.clock import FollowingClock, SystemClock
+from rapport.common.clock import clock_led_by
 from rapport.common.door import Doorkeeper
 from rapport.common.errors import RapportError
 from rapport.common.http import Front, operations
@@ -128,7 +128,7 @@ def main(service: Service) -> None:
         configure_logs(settings.log_level)
         tracing.configure()
         led_by = settings.clock_file
-        clock = SystemClock() if led_by is None else FollowingClock(led_by)
+        clock = clock_led_by(led_by)
         bus = open_bus(settings, clock)
         async with AsyncExitStack() as stack:
             verifier = await stack.enter_async_context(open_verifier(settings))

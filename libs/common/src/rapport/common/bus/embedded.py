@@ -19,10 +19,17 @@ import structlog
 from rapport.common.bus.group_commit import Entry, GroupCommit
 from rapport.common.bus.lanes import GroupReader
 from rapport.common.bus.log import SEGMENT_RECORDS, Log, Partition, is_past
-from rapport.common.bus.port import HEADERS_LIMIT, MESSAGE_LIMIT, Expired, Handler, Position
+from rapport.common.bus.port import (
+    HEADERS_LIMIT,
+    MESSAGE_LIMIT,
+    Expired,
+    Handler,
+    Position,
+    headers_size,
+)
 from rapport.common.clock import Clock, SystemClock
 from rapport.common.errors import PermanentError, TemporaryError
-from rapport.common.events.codec import Headers, Message, Record, pack
+from rapport.common.events.codec import Message, Record, pack
 from rapport.common.events.topics import TOPICS, Topic
 
 TRIM_SECONDS: Final = 3600.0
@@ -237,7 +244,7 @@ class EmbeddedBus:
             raise PermanentError(f"a message for {topic} has over {MESSAGE_LIMIT} bytes")
         packed = pack(headers)
         added = len(packed.names) + len(packed.values)
-        if added > HEADERS_LIMIT and _size(headers) > HEADERS_LIMIT:
+        if added > HEADERS_LIMIT and headers_size(headers) > HEADERS_LIMIT:
             raise PermanentError(f"a message for {topic} has over {HEADERS_LIMIT} bytes of headers")
         if packed is not headers:
             message = message._replace(headers=packed)
@@ -260,10 +267,6 @@ class EmbeddedBus:
     def _close(self) -> None:
         self._reader.shutdown()
         self._log.close()
-
-
-def _size(headers: Headers) -> int:
-    return sum(len(name.encode()) + len(value) for name, value in headers)
 
 
 class _Recent:

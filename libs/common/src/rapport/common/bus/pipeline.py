@@ -18,7 +18,7 @@ import structlog
 
 from rapport.common import tracing
 from rapport.common.aggregate import Aggregate, Cause, Fact
-from rapport.common.bus.port import HEADERS_LIMIT, MESSAGE_LIMIT, Bus
+from rapport.common.bus.port import HEADERS_LIMIT, MESSAGE_LIMIT, Bus, headers_size
 from rapport.common.bus.rests import rest
 from rapport.common.clock import Clock
 from rapport.common.engine import Engine, Step
@@ -331,8 +331,8 @@ def _letter(record: Record, details: Mapping[str, str]) -> Message:
     if (size := _size(key, value)) > MESSAGE_LIMIT:
         left_out.append(f"key and value, {size} bytes")
         key = value = None
-    if _headers_size([*_told(details, left_out), *own]) > HEADERS_LIMIT:
-        left_out.append(f"headers, some of {_headers_size(own)} bytes")
+    if headers_size([*_told(details, left_out), *own]) > HEADERS_LIMIT:
+        left_out.append(f"headers, some of {headers_size(own)} bytes")
     headers = tuple(_fitting([*_told(details, left_out), *own]))
     return Message(DEAD_LETTERS.name, key, value, headers)
 
@@ -355,10 +355,6 @@ def _cause_of(letter: Message) -> str:
 
 def _size(key: str | None, value: bytes | None) -> int:
     return len((key or "").encode(errors="replace")) + len(value or b"")
-
-
-def _headers_size(headers: Headers) -> int:
-    return sum(len(name.encode()) + len(value) for name, value in headers)
 
 
 def _carrying(record: Record, traceparent: str) -> Record:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from rapport.common.errors import PermanentError
-from rapport.common.events.codec import Message, Record
+from rapport.common.events.codec import Headers, Message, Record
 
 MESSAGE_LIMIT: Final = 1_000_000
 HEADERS_LIMIT: Final = 32 * 1024
@@ -33,6 +33,11 @@ Handler = Callable[[Sequence[Record]], Awaitable[None]]
 
 Position = tuple[str, int]
 """A topic's name and a partition."""
+
+
+def headers_size(headers: Headers) -> int:
+    """Return how many bytes of `HEADERS_LIMIT` these take up."""
+    return sum(len(name.encode()) + len(value) for name, value in headers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class Case(Owned):
         An overdue one has nothing left to warn of, and an answer that is on its way is to what was
         said before: such a clock is cancelled.
         """
-        running = self.clock if self.clock is not None and self.clock.is_running else None
+        running = self._running
         if running is not None and not (running.is_breached or self._is_answered):
             return
         if running is not None:
@@ -139,8 +139,7 @@ class Case(Owned):
         if via == "email" and contact.email is None:
             problem = FieldProblem("/via", "the person has given no e-mail address")
             raise Invalid("the request does not fit", [problem])
-        clock = self.clock if self.clock is not None and self.clock.is_running else None
-        answers = None if clock is None else clock.started_at
+        answers = None if self._running is None else self._running.started_at
         reply = Reply(id=id, by=by, via=via, requested_at=at, answers=answers)
         self.replies = [*self.replies[1 - REPLIES_KEPT :], reply]
         self.emit(
@@ -210,8 +209,8 @@ class Case(Owned):
                 opened_at=self.opened_at or self.began_at,
             )
         )
-        if self.clock is not None and self.clock.is_running and not self._is_answered:
-            self.emit(self.clock.cancel(at, owner, OwnReason.CLOSED))
+        if self._running is not None and not self._is_answered:
+            self.emit(self._running.cancel(at, owner, OwnReason.CLOSED))
 
     def reopen(self, by: str, reason: str) -> None:
         """Take a resolved or closed case up again; its owner has yet to accept it.
@@ -324,6 +323,11 @@ class Case(Owned):
             self.climb(ladder, OwnReason.OVERDUE)
 
     @property
+    def _running(self) -> Clock | None:
+        """Its clock, as long as that runs."""
+        return self.clock if self.clock is not None and self.clock.is_running else None
+
+    @property
     def _is_answered(self) -> bool:
         """Whether an answer is on its way that can meet the clock."""
         return self.clock is not None and any(
@@ -332,8 +336,8 @@ class Case(Owned):
         )
 
     def _meet_clock(self, reply: Reply, at: datetime) -> None:
-        clock = self.clock
-        if clock is not None and clock.is_running and reply.answers == clock.started_at:
+        clock = self._running
+        if clock is not None and reply.answers == clock.started_at:
             self.emit(clock.meet(at, self.owner))
 
 

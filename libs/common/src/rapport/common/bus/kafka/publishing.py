@@ -23,7 +23,7 @@ from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from rapport.common.bus.kafka.brokers import ASK_SECONDS, Brokers, closed
-from rapport.common.bus.port import HEADERS_LIMIT, MESSAGE_LIMIT
+from rapport.common.bus.port import HEADERS_LIMIT, MESSAGE_LIMIT, headers_size
 from rapport.common.errors import PermanentError, RapportError, TemporaryError
 from rapport.common.events.codec import Headers, Message, PackedHeaders
 from rapport.common.events.topics import Topic
@@ -355,7 +355,7 @@ def _part(message: Message, call: Call) -> Part:
     name = None if key is None else key.encode()
     if len(name or b"") + len(value or b"") > MESSAGE_LIMIT:
         raise PermanentError(f"a message for {topic} has over {MESSAGE_LIMIT} bytes")
-    if not _surely_fit(headers) and _size(headers) > HEADERS_LIMIT:
+    if not _surely_fit(headers) and headers_size(headers) > HEADERS_LIMIT:
         raise PermanentError(f"a message for {topic} has over {HEADERS_LIMIT} bytes of headers")
     return Part(name, value, list(headers), call)
 
@@ -366,7 +366,3 @@ def _surely_fit(headers: Headers) -> bool:
         isinstance(headers, PackedHeaders)
         and len(headers.names) + len(headers.values) <= HEADERS_LIMIT
     )
-
-
-def _size(headers: Headers) -> int:
-    return sum(len(name.encode()) + len(value) for name, value in headers)
