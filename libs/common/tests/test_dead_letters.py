@@ -160,15 +160,24 @@ async def test_a_letter_is_viewed_without_personal_data_unless_they_are_asked_fo
     assert SECRET in json.dumps(view(letter, personal=True))
 
 
-async def test_of_what_cannot_be_read_only_the_size_is_told(bus: EmbeddedBus) -> None:
-    await bus.publish([given_up(Message(INBOUND.name, SECRET, SECRET.encode(), ()))])
+@pytest.mark.parametrize(
+    ("topic", "member", "reason"),
+    [
+        (FEEDBACK.name, "unreadable", "the header ce_specversion is missing"),
+        (INBOUND.name, "foreign", None),
+    ],
+)
+async def test_of_what_cannot_be_read_or_others_wrote_only_the_size_is_told(
+    bus: EmbeddedBus, topic: str, member: str, reason: str | None
+) -> None:
+    await bus.publish([given_up(Message(topic, SECRET, SECRET.encode(), ()))])
 
     [letter] = await letters(bus)
-    hidden = view(letter)["event"]["unreadable"]
-    assert (hidden["bytes"], hidden["topic"], hidden["offset"]) == (15, "rapport.inbound", 7)
-    assert "ce_specversion" in hidden["reason"]
+    hidden = view(letter)["event"][member]
+    assert (hidden["bytes"], hidden["topic"], hidden["offset"]) == (15, topic, 7)
+    assert hidden.get("reason") == reason
     assert SECRET not in json.dumps(view(letter))
-    assert view(letter, personal=True)["event"]["unreadable"]["value"] == SECRET
+    assert view(letter, personal=True)["event"][member]["value"] == SECRET
 
 
 async def test_on_its_own_topic_a_letter_is_shown_as_the_event_that_somebody_gave_up(
