@@ -337,6 +337,24 @@ async def test_fields_declared_later_are_filled_from_the_documents(
 
 
 @needs_server
+@pytest.mark.parametrize("number", [1, 21])
+async def test_damaged_documents_stop_no_upgrade(
+    name: str, database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(preparing, "FILL_DOCUMENTS", 10)
+    async with opened(name, Item) as old:
+        await save(old, *items(41))
+    damaged = {"_id": {"$in": [f"i{n:02}" for n in range(number)]}}
+    database["item"].update_many(damaged, {"$set": {"document": "{"}})
+    with structlog.testing.capture_logs() as logs:
+        async with opened(name, ItemByTime) as new:
+            assert ids(await new.find(ItemByTime, {"size": 1}, limit=2)) == ["i39", "i37"]
+            with pytest.raises(PermanentError, match="does not fit"):
+                await new.get(ItemByTime, "i00")
+    assert [log["event"] for log in logs].count("store.damaged") == number
+
+
+@needs_server
 async def test_an_older_process_at_work_stays_right_and_what_it_writes_is_filled_at_the_next_start(
     name: str,
 ) -> None:

@@ -259,6 +259,25 @@ async def test_fields_declared_later_are_filled_from_the_documents(tmp_path: Pat
     await back.stop()
 
 
+async def test_a_damaged_document_stops_no_upgrade(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    old = SqliteStore(path, [Item])
+    await old.start()
+    await save(old, Item(id="a", parts=["x"]), Item(id="b", parts=["x"]))
+    await old.stop()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE item SET document = '{' WHERE id = 'a'")
+
+    new = SqliteStore(path, [ItemByTime])
+    with structlog.testing.capture_logs() as logs:
+        await new.start()
+    assert [(log["event"], log["id"]) for log in logs] == [("store.damaged", "a")]
+    assert ids(await new.find(ItemByTime, {"size": 1})) == ["b"]
+    with pytest.raises(PermanentError, match="does not fit"):
+        await new.get(ItemByTime, "a")
+    await new.stop()
+
+
 # Trouble
 
 

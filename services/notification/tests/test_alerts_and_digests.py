@@ -1,5 +1,6 @@
 """Whatever can be subscribed to is told in three languages, at once or in a digest."""
 
+import re
 from datetime import UTC, timedelta
 from email import message_from_bytes, policy
 from typing import Any
@@ -9,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AwareDatetime
 
-from rapport.common.events.analytics import DigestCompiled, DigestLine
+from rapport.common.events.analytics import DigestCompiled, DigestLine, KpiTargetMissed
 from rapport.common.events.clocks import ClockBreached
 from rapport.common.events.crises import CrisisProposed, CrisisUpdated, Criteria
 from rapport.common.events.envelope import Event, EventData
+from rapport.common.events.knowledge import StatementSubmitted
 from rapport.common.events.notifications import NotificationRequested
 from rapport.common.events.vocabulary import ComplaintType, Language, Severity
 from rapport.common.testing import MORNING, Harness
@@ -90,6 +92,81 @@ def test_a_reason_that_is_known_by_language_is_told_in_the_readers() -> None:
     assert "More than usual." in wordings[Language.FA].text
 
 
+OVERDUE = ClockBreached(
+    of="case",
+    aggregate_id="c1",
+    clock="first_response",
+    started_at=MORNING,
+    due_at=MORNING,
+    policy="hash of the clocks",
+)
+TO_APPROVE = StatementSubmitted(
+    statement_id="s1",
+    hash="hash",
+    purpose="holding",
+    by="lea",
+    quorum={"press": 1},
+    languages=(Language.EN,),
+)
+MISSED = KpiTargetMissed(
+    kpi="escalation_rate", start=MORNING, end=MORNING, value=0.2, target=0.1, n=20
+)
+STANDS_OUT = CrisisProposed(
+    crisis_id="k1",
+    title="kettle / product_quality",
+    criteria=Criteria(product="kettle", complaint_type=ComplaintType.PRODUCT_QUALITY),
+    reason="More than usual.",
+    severity=Severity.HIGH,
+    signal_id="x1",
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "en", "zh", "fa"),
+    [
+        (
+            opened(),
+            "product quality / kettle / c1",
+            "产品质量 / kettle / c1",
+            "کیفیت محصول / kettle / c1",
+        ),
+        (OVERDUE, "first response / c1", "首次回复 / c1", "نخستین پاسخ / c1"),
+        (TO_APPROVE, "holding statement / s1", "初步声明 / s1", "بیانیه اولیه / s1"),
+        (MISSED, "escalation rate", "升级率", "نرخ ارجاع به سطح بالاتر"),
+        (STANDS_OUT, "product quality / kettle", "产品质量 / kettle", "کیفیت محصول / kettle"),
+    ],
+    ids=["case", "clock", "statement", "kpi", "signal"],
+)
+def test_what_an_alert_is_about_is_told_in_the_readers_words(
+    data: EventData, en: str, zh: str, fa: str
+) -> None:
+    assert [told_about(data, language) for language in LANGUAGES] == [en, zh, fa]
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (MISSED.model_copy(update={"kpi": "our_own"}), "our_own"),
+        (STANDS_OUT.model_copy(update={"signal_id": None, "title": "Leaks"}), "Leaks"),
+    ],
+    ids=["kpi", "crisis"],
+)
+def test_what_an_operator_named_is_told_by_that_name(data: EventData, name: str) -> None:
+    assert {told_about(data, language) for language in LANGUAGES} == {name}
+
+
+async def test_a_digest_lists_what_happened_in_the_readers_words(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    address = {"channel": "email", "to": "pia@pr.example"}
+    await stakeholder(notification, "pia", addresses=[address], language="zh")
+    await digest(notification)
+    await notification.given(opened("c1"))
+    await notification.advance(hours=24, minutes=2)
+    [(_, text)] = mailed(sink)
+    assert "新个案：产品质量 / kettle / c1" in text
+
+
 @pytest.mark.parametrize("kind", MATTERS)
 def test_every_matter_has_a_name_in_every_language(kind: type[EventData]) -> None:
     if event_name(kind) != "digest.compiled":
@@ -109,9 +186,9 @@ def test_long_names_make_no_long_title() -> None:
     case = opened().model_copy(update={"about": about().model_copy(update=named)})
     matter = matter_of(happened(case))
     assert matter is not None
-    *names, complaint_type, case_id = matter.title.split(" / ")
+    *names, case_id = matter.title.split(" / ")
     assert [len(name) for name in names] == [TITLE, TITLE, TITLE]
-    assert (complaint_type, case_id) == ("product_quality", "c1")
+    assert case_id == "c1"
     assert matter.about["product"] == named["product"]
 
 
@@ -245,7 +322,7 @@ async def test_what_is_told_after_the_digest_of_its_time_was_sent_is_in_the_next
     await notification.given(at_three)
     await notification.advance(hours=24)
     [(_, text)] = mailed(sink)
-    assert "2026-03-03 03:00 UTC: Overdue: first_response c1" in text
+    assert "2026-03-03 03:00 UTC: Overdue: first response / c1" in text
 
     await notification.given(at_three)
     await notification.advance(hours=48)
@@ -266,7 +343,7 @@ async def test_a_digest_that_is_late_waits_for_what_comes_in_late_as_well(
     [(_, text)] = mailed(sink)
     assert "from 2026-03-02 08:00 UTC to 2026-03-03 09:00 UTC" in text
     assert "2026-03-02 20:00 UTC: New case" in text
-    assert "2026-03-03 03:00 UTC: Overdue: first_response c1" in text
+    assert "2026-03-03 03:00 UTC: Overdue: first response / c1" in text
 
     await notification.given(opened("c2"))
     await notification.advance(hours=23)
@@ -294,6 +371,14 @@ async def test_a_release_is_for_digests_only(notification: Harness) -> None:
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/events")
     answer = await notification.call("PUT", path, json=body | {"deliver": "digest"})
     assert answer.status_code == 200
+
+
+def told_about(data: EventData, language: Language) -> str:
+    """What a subject line says behind the name of the event, without marks of direction."""
+    matter = matter_of(happened(data))
+    assert matter is not None
+    subject = alert_wordings(matter, MORNING, RENDERER, [language])[language].subject
+    return re.sub("[\u2068\u2069]", "", re.split("[:：] ?", subject, maxsplit=1)[1])
 
 
 async def put_pia(notification: Harness) -> None:

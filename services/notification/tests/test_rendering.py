@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rapport.common.events import CATALOGUE
+from rapport.common.events.knowledge import Purpose
 from rapport.common.events.vocabulary import ComplaintType, Kind, OwnReason, Severity
 from rapport.notification.channels.rendering import (
     DIRECTION,
@@ -216,6 +217,7 @@ def test_every_listed_word_has_words_in_every_language(language: str) -> None:
     }
     for name, members in lists.items():
         assert set(told[name]) == {member.value for member in members}
+    assert set(told["purpose"]) == set(get_args(Purpose))
 
 
 class Links(HTMLParser):

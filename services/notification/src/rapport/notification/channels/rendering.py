@@ -55,8 +55,8 @@ class Alert(TypedDict):
     """What an alert is rendered from.
 
     `event` is entity.event ("crisis.declared"), `about` its matter in a few words (a crisis's
-    title, a case's reference), `reason` why in words, or "". `suppressed` counts the alerts that
-    this one stands for as well.
+    title; a case's topic, names and id), `reason` why in words, or "". `suppressed` counts the
+    alerts that this one stands for as well.
     """
 
     event: str
@@ -211,6 +211,19 @@ class Renderer:
             raise BadTemplate(f"{name}: a value does not fit where it is used") from error
         return Rendered(subject, text, spoken if in_words else language)
 
+    def named(self, term: str | None, names: str, language: str) -> str:
+        """Return what something is about: its term in `language`, then its names.
+
+        A term is a list of words and one of them, `clock.first_response`; an operator's own, of
+        which there are no words, is told as it is.
+        """
+        if term is None:
+            return names
+        kind, _, word = term.partition(".")
+        spoken = self._words[language if language in DIRECTION else "en"]
+        called = spoken[kind].get(word, word)
+        return f"{called} / {names}" if names else called
+
 
 def _bounded(chunks: Iterable[str]) -> str:
     parts, length = [], 0
@@ -251,7 +264,7 @@ def _replacements(folder: Path, known: frozenset[str]) -> dict[str, str]:
 
 
 def words(language: str) -> Mapping[str, Mapping[str, str]]:
-    """Return how events, severities, kinds, topics and reasons of our own are called.
+    """Return how events, severities, kinds, reasons of our own and terms are called.
 
     `language` is one of `DIRECTION`.
     """

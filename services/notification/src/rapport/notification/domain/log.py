@@ -63,6 +63,7 @@ class Occurrence(Fact):
     happened_at: Instant | None = None
     event: str
     title: str
+    term: str | None = None
     about: dict[str, str | int | float | bool | None]
 
 

@@ -4,8 +4,8 @@
 words of an alert may.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -57,12 +57,14 @@ _REASONS: Final = ("excerpt", "reason", "outcome")
 class Matter:
     """An event in the words of an alert; `about` is what conditions are matched against.
 
-    `title` says in a few words what it is about, `reason` why, by language or as one text.
+    `title` names what it is about; before that comes its `term`, of which there are words in each
+    language (`topic.product_quality`). `reason` says why, by language or as one text.
     """
 
     event: str
     title: str
     about: Mapping[str, Any]
+    term: str | None = None
     reason: str | Mapping[str, str] = ""
     severity: str | None = None
     owner: str | None = None
@@ -90,10 +92,12 @@ def matter_of(event: Event[EventData]) -> Matter | None:
 
 def _case(data: Any) -> Matter:
     about: Subject | None = getattr(data, "about", None)
+    names = (about.brand, about.product, about.region) if about else ()
     return Matter(
         event=event_name(type(data)),
-        title=_subject_in_words(about, data.case_id) if about else data.case_id,
+        title=_names(*names, data.case_id),
         about={**(about.model_dump(mode="json") if about else {}), "owner": data.owner},
+        term=_topic(about),
         reason=next(filter(None, (getattr(data, name, "") for name in _REASONS)), ""),
         severity=about.severity.value if about else None,
         owner=getattr(data, "to", None) or data.owner,
@@ -115,8 +119,9 @@ def _handover_expired(data: Any) -> Matter:
 def _clock(data: ClockEvent) -> Matter:
     return Matter(
         event=event_name(type(data)),
-        title=f"{data.clock} {data.aggregate_id}",
+        title=data.aggregate_id,
         about={"clock": data.clock, "channel": data.channel, "owner": data.owner},
+        term=f"clock.{data.clock}",
         owner=data.owner,
         due_at=data.due_at,
         case_id=data.aggregate_id if data.of == "case" else None,
@@ -144,11 +149,20 @@ def _crisis(data: Any) -> Matter:
     )
 
 
+def _proposal(data: CrisisProposed) -> Matter:
+    """What a signal proposes has no title of somebody's, but what stands out."""
+    matter, matters = _crisis(data), data.criteria
+    if data.signal_id is None:
+        return matter
+    return replace(matter, title=_names(matters.brand, matters.product), term=_topic(matters))
+
+
 def _signal(data: SignalDetected | SignalCleared) -> Matter:
     return Matter(
         event=event_name(type(data)),
-        title=_series_in_words(data.series),
+        title=_names(data.series.brand, data.series.product),
         about=data.series.model_dump(mode="json"),
+        term=_topic(data.series),
         reason=data.reason if isinstance(data, SignalDetected) else "",
     )
 
@@ -156,8 +170,9 @@ def _signal(data: SignalDetected | SignalCleared) -> Matter:
 def _statement(data: Any) -> Matter:
     return Matter(
         event=event_name(type(data)),
-        title=f"{data.purpose} {data.statement_id}",
+        title=data.statement_id,
         about={"purpose": data.purpose, "crisis_id": data.crisis_id},
+        term=f"purpose.{data.purpose}",
         reason=getattr(data, "reason", ""),
         owner=getattr(data, "by", None),
         crisis_id=data.crisis_id,
@@ -167,8 +182,9 @@ def _statement(data: Any) -> Matter:
 def _target_missed(data: KpiTargetMissed) -> Matter:
     return Matter(
         event=event_name(type(data)),
-        title=data.kpi,
+        title="",
         about={},
+        term=f"kpi.{data.kpi}",
         reason=f"{data.value:.3g} / {data.target:.3g} (n = {data.n})",
     )
 
@@ -187,17 +203,12 @@ def _short(text: str) -> str:
     return line if len(line) <= TITLE else f"{line[: TITLE - 1]}…"
 
 
-def _subject_in_words(about: Subject, case_id: str) -> str:
-    named = _named(about.brand, about.product, about.region)
-    return " / ".join([*named, about.complaint_type.value, case_id])
+def _names(*names: str | None) -> str:
+    return " / ".join(map(_short, filter(None, names)))
 
 
-def _series_in_words(series: Series) -> str:
-    return " / ".join([*_named(series.brand, series.product), series.complaint_type.value])
-
-
-def _named(*names: str | None) -> Iterator[str]:
-    return map(_short, filter(None, names))
+def _topic(about: Subject | Series | Criteria | None) -> str | None:
+    return f"topic.{about.complaint_type}" if about and about.complaint_type else None
 
 
 MATTERS: Final[dict[type[EventData], Callable[[Any], Matter]]] = {
@@ -211,7 +222,7 @@ MATTERS: Final[dict[type[EventData], Callable[[Any], Matter]]] = {
     CaseHandoverExpired: _handover_expired,
     ClockWarned: _clock,
     ClockBreached: _clock,
-    CrisisProposed: _crisis,
+    CrisisProposed: _proposal,
     CrisisDeclared: _crisis,
     CrisisUpdated: _crisis,
     CrisisStandDownRefused: _crisis,

@@ -1,6 +1,6 @@
 """Alerts: an event is told at once to those who subscribe to it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from rapport.common.events.ids import derived_id
 from rapport.common.events.knowledge import Wording
 from rapport.common.events.vocabulary import Language
 from rapport.common.handling import Declared, on
-from rapport.notification.channels.rendering import Alert, Digest, Rendered, Renderer
+from rapport.notification.channels.rendering import Alert, Digest, Renderer
 from rapport.notification.domain.allowances import Limits
 from rapport.notification.domain.communications import (
     PAGE,
@@ -113,29 +113,34 @@ def alert_wordings(
 ) -> dict[Language, Wording]:
     """Return an alert, or a compiled digest, in each of `languages`."""
     if matter.event == "digest.compiled":
-        return in_languages(languages, renderer, "digest", _compiled(matter.data))
-    return {
-        language: _worded(renderer.render("alert", language, _alert(matter, at, language)))
-        for language in languages
-    }
+        compiled = _compiled(matter.data)
+        return in_languages(languages, renderer, "digest", lambda _: compiled)
+    return in_languages(
+        languages, renderer, "alert", lambda language: _alert(matter, at, renderer, language)
+    )
 
 
 def in_languages(
-    languages: Iterable[Language], renderer: Renderer, kind: str, context: Digest
+    languages: Iterable[Language],
+    renderer: Renderer,
+    kind: str,
+    context: Callable[[Language], Alert | Digest],
 ) -> dict[Language, Wording]:
-    """Return one message in each of `languages`."""
-    return {language: _worded(renderer.render(kind, language, context)) for language in languages}
+    """Return one message in each of `languages`; `context` gives what it is rendered from."""
+    worded = {
+        language: renderer.render(kind, language, context(language)) for language in languages
+    }
+    return {
+        language: Wording(subject=words.subject, text=words.text)
+        for language, words in worded.items()
+    }
 
 
-def _worded(words: Rendered) -> Wording:
-    return Wording(subject=words.subject, text=words.text)
-
-
-def _alert(matter: Matter, at: datetime, language: Language) -> Alert:
+def _alert(matter: Matter, at: datetime, renderer: Renderer, language: Language) -> Alert:
     reason = matter.reason
     return Alert(
         event=matter.event,
-        about=matter.title,
+        about=renderer.named(matter.term, matter.title, language),
         reason=reason if isinstance(reason, str) else reason.get(language, reason.get("en", "")),
         severity=matter.severity,
         responsible=matter.owner,

@@ -8,6 +8,7 @@ from typing import Final
 from rapport.common.aggregate import Due, Fact
 from rapport.common.events.envelope import Event, EventData
 from rapport.common.events.ids import derived_id
+from rapport.common.events.vocabulary import Language
 from rapport.common.handling import Declared, due, fact
 from rapport.notification.channels.rendering import Digest, Renderer
 from rapport.notification.domain.communications import Communication, page_of
@@ -35,6 +36,7 @@ def remember(event: Event[EventData], now: datetime) -> Iterable[Fact]:
             happened_at=event.time,
             event=matter.event,
             title=matter.title,
+            term=matter.term,
             about=dict(matter.about),
         )
 
@@ -81,19 +83,26 @@ def _digest(subscription: Subscription, happened: Collected, renderer: Renderer)
     start, end = subscription.digest_from, subscription.digest_due
     assert start is not None
     assert end is not None
-    context = Digest(
-        start=start,
-        end=end,
-        total=happened.total,
-        by_kind={},
-        lines=(),
-        items=[
-            {"event": item.event, "about": item.title, "at": item.happened_at or item.at}
-            for item in happened.listed
-        ],
-        suppressed=happened.total - len(happened.listed),
-        url=None,
-    )
+
+    def context(language: Language) -> Digest:
+        return Digest(
+            start=start,
+            end=end,
+            total=happened.total,
+            by_kind={},
+            lines=(),
+            items=[
+                {
+                    "event": item.event,
+                    "about": renderer.named(item.term, item.title, language),
+                    "at": item.happened_at or item.at,
+                }
+                for item in happened.listed
+            ],
+            suppressed=happened.total - len(happened.listed),
+            url=None,
+        )
+
     return Communication(
         id=derived_id("digest", subscription.id, end.isoformat()),
         purpose="digest",

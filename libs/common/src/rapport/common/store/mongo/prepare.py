@@ -12,6 +12,7 @@ import structlog
 from pymongo import IndexModel
 
 from rapport.common.aggregate import Aggregate
+from rapport.common.store.documents import Reader
 from rapport.common.store.mongo.client import Collection, Document, write_each
 from rapport.common.store.mongo.shape import FOUND, OURS, Shape
 
@@ -46,13 +47,18 @@ async def _create_indexes(collection: Collection, shape: Shape) -> None:
 
 
 async def _fill(collection: Collection, shape: Shape, lacking: Sequence[str]) -> None:
-    """Fill declared fields that documents lack, except those of newer code: it declares less."""
+    """Fill declared fields that documents lack, except those of newer code: it declares less.
+
+    A damaged one stays as it is: it is found by its id, as something that is damaged.
+    """
     asked: Document = {"shape": {"$in": list(lacking)}}
     if issubclass(shape.kind, Aggregate):
         asked["schema"] = {"$lte": shape.kind.SCHEMA}
     fields = FOUND | {"version": 1, "shape": 1}
-    while rows := await collection.find(asked, fields, limit=FILL_DOCUMENTS).to_list(None):
-        await write_each(collection, [shape.fill(row) for row in rows])
+    fillings, found = Reader(shape.fill), collection.find(asked, fields)
+    while rows := await found.to_list(FILL_DOCUMENTS):
+        if writes := fillings.each((row["_id"], row) for row in rows):
+            await write_each(collection, writes)
 
 
 def _definitions(information: Mapping[str, Any]) -> dict[str, Document]:

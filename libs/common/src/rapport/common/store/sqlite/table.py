@@ -125,14 +125,18 @@ class Table:
     def _backfill(self, connection: Connection) -> None:
         assignments = ", ".join(f"{quoted(field.name)} = ?" for field in self._fields)
         update = f"UPDATE {self.name} SET {assignments} WHERE rowid = ?"
-        select = (
-            f"SELECT rowid, {self.found} FROM {self.name} WHERE rowid > ? ORDER BY rowid LIMIT ?"
-        )
+        columns = f"rowid, id, {self.found}"
+        select = f"SELECT {columns} FROM {self.name} WHERE rowid > ? ORDER BY rowid LIMIT ?"
+        fillings = Reader(self._filling)
         last = 0
         while rows := connection.execute(select, (last, BACKFILL_ROWS)).fetchall():
-            values = [(*self._values(self.read(found)), rowid) for rowid, *found in rows]
-            connection.executemany(update, values)
+            found = ((id, (rowid, stored)) for rowid, id, *stored in rows)
+            connection.executemany(update, fillings.each(found))
             last = rows[-1][0]
+
+    def _filling(self, found: tuple[int, Sequence[Any]]) -> Row:
+        rowid, stored = found
+        return (*self._values(self.read(stored)), rowid)
 
 
 def quoted(name: str) -> str:
