@@ -96,11 +96,11 @@ async def test_an_end_that_fails_leaves_nothing_open(keys: Verifier) -> None:
 
 
 async def test_a_damaged_store_is_not_ready(keys: Verifier) -> None:
-    async def damaged(_: Any) -> None:
+    async def damaged(*_: Any) -> None:
         raise PermanentError("the store's file is damaged")
 
     async with harness(SHOP) as up:
-        up.running.store.next_due = damaged  # type: ignore[assignment]
+        up.running.store.get = damaged  # type: ignore[assignment]
         assert await up.running.missing() == {"shop.store": "the store's file is damaged"}
 
 
@@ -226,12 +226,12 @@ async def test_how_late_due_items_are_can_be_seen_and_passes() -> None:
 async def test_a_store_that_does_not_answer_is_named_in_time(
     keys: Verifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(_: Any) -> None:
+    async def never(*_: Any) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr("rapport.common.runtime.ANSWER_SECONDS", 0.01)
     async with harness(SHOP) as up:
-        up.running.store.next_due = never  # type: ignore[assignment]
+        up.running.store.get = never  # type: ignore[assignment]
         assert await up.running.missing() == {"shop.store": "no answer within 0.01 s"}
 
 
