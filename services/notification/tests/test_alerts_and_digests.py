@@ -158,8 +158,7 @@ def test_what_an_operator_named_is_told_by_that_name(data: EventData, name: str)
 async def test_a_digest_lists_what_happened_in_the_readers_words(
     notification: Harness, sink: SmtpSink
 ) -> None:
-    address = {"channel": "email", "to": "pia@pr.example"}
-    await stakeholder(notification, "pia", addresses=[address], language="zh")
+    await put_pia(notification, language="zh")
     await digest(notification)
     await notification.given(opened("c1"))
     await notification.advance(hours=24, minutes=2)
@@ -381,9 +380,9 @@ def told_about(data: EventData, language: Language) -> str:
     return re.sub("[\u2068\u2069]", "", re.split("[:：] ?", subject, maxsplit=1)[1])
 
 
-async def put_pia(notification: Harness) -> None:
+async def put_pia(notification: Harness, **fields: Any) -> None:
     address = {"channel": "email", "to": "pia@pr.example"}
-    await stakeholder(notification, "pia", addresses=[address])
+    await stakeholder(notification, "pia", addresses=[address], **fields)
 
 
 async def digest(notification: Harness, **fields: Any) -> None:
@@ -393,15 +392,7 @@ async def digest(notification: Harness, **fields: Any) -> None:
 
 def breached_at_three(notification: Harness) -> Event[ClockBreached]:
     at = MORNING + timedelta(hours=19)
-    breached = ClockBreached(
-        of="case",
-        aggregate_id="c1",
-        clock="first_response",
-        started_at=MORNING,
-        due_at=at,
-        policy="hash of the clocks",
-    )
-    return notification.event(breached, time=at)
+    return notification.event(OVERDUE.model_copy(update={"due_at": at}), time=at)
 
 
 async def put_many(notification: Harness, number: int) -> None:

@@ -127,12 +127,10 @@ def in_languages(
     context: Callable[[Language], Alert | Digest],
 ) -> dict[Language, Wording]:
     """Return one message in each of `languages`; `context` gives what it is rendered from."""
-    worded = {
-        language: renderer.render(kind, language, context(language)) for language in languages
-    }
     return {
         language: Wording(subject=words.subject, text=words.text)
-        for language, words in worded.items()
+        for language in languages
+        for words in [renderer.render(kind, language, context(language))]
     }
 
 
