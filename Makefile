@@ -35,8 +35,8 @@ else
 endif
 
 up-local: servers install ## Run a process per service on the real servers (ports 8101-8105)
-	RAPPORT_BUS=kafka://127.0.0.1:$(RAPPORT_KAFKA_PORT) \
-	RAPPORT_STORE="mongodb://127.0.0.1:$(RAPPORT_MONGODB_PORT)/rapport?replicaSet=secantus" \
+	exec env RAPPORT_BUS=kafka://127.0.0.1:$(RAPPORT_KAFKA_PORT) \
+	RAPPORT_STORE="mongodb://127.0.0.1:$(RAPPORT_MONGODB_PORT)/rapport?replicaSet=secantus&retryWrites=false" \
 	$(BIN)/rapport up-local $(ARGS)
 
 run: install ## Run the whole system on port 8080 (ARGS="--data-dir D --port P")

@@ -22,7 +22,9 @@ def kafka() -> Iterator[str | None]:
 @contextmanager
 def mongodb() -> Iterator[str | None]:
     """Lend a server of MongoDB's protocol: its URI, or None after a word on what is missing."""
-    with _lent("mongodb", "RAPPORT_TEST_MONGODB", "mongodb://{}/?replicaSet=secantus") as uri:
+    with _lent(
+        "mongodb", "RAPPORT_TEST_MONGODB", "mongodb://{}/?replicaSet=secantus&retryWrites=false"
+    ) as uri:
         yield uri
 
 

@@ -326,12 +326,7 @@ async def _serve(built: World, stack: AsyncExitStack) -> None:
 
 
 def _servers(kafka: int, store: int) -> Mapping[str, str]:
-    """Where the servers are, and that the driver repeats no write: we do, and find out what it did.
-
-    SecantusDB keeps 10,000 answers for repeated writes and sorts them all at each write: 500 writes
-    a second become 70 within minutes, and stay 700 without.
-    """
-    options = "directConnection=true&retryWrites=false"
+    options = f"directConnection=true&{servers.REPEATS_NOTHING}"
     return {
         "bus": f"kafka://{HOST}:{kafka}",
         "store": f"mongodb://{HOST}:{store}/rapport?{options}",

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import pytest
 import servers
-from servers import HOST, REPLICA_SET, Server
+from servers import HOST, MONGODB_OPTIONS, Server
 
 from rapport.common.events.codec import Message
 from rapport.common.settings import Settings
@@ -142,7 +142,7 @@ async def distributed(
     settings = {
         **outside_settings,
         "bus": f"kafka://{kafka.address}",
-        "store": f"mongodb://{store.address}/rapport?replicaSet={REPLICA_SET}",
+        "store": f"mongodb://{store.address}/rapport?{MONGODB_OPTIONS}",
         "log_level": "INFO",
     }
     with (tmp_path / "processes.log").open("a") as log:

@@ -137,7 +137,7 @@ def test_start_twice_is_one_start_and_stop_ends_it(folder: Path) -> None:
     assert mongodb
     assert first.stdout.split("\n")[-3:-1] == [
         f"RAPPORT_BUS=kafka://127.0.0.1:{kafka[1]}",
-        f"RAPPORT_STORE=mongodb://127.0.0.1:{mongodb[1]}/rapport?replicaSet=secantus",
+        f"RAPPORT_STORE='mongodb://127.0.0.1:{mongodb[1]}/rapport?{servers.MONGODB_OPTIONS}'",
     ]
 
     again = start(folder)
@@ -189,7 +189,7 @@ async def test_a_broker_that_comes_back_has_its_records(how: str, broker: Server
 @pytest.mark.parametrize("how", ["kill", "stop"])
 async def test_a_store_that_comes_back_has_its_documents(how: str, store: Server) -> None:
     store.start()
-    uri = f"mongodb://{store.address}/?replicaSet={servers.REPLICA_SET}"
+    uri = f"mongodb://{store.address}/?{servers.MONGODB_OPTIONS}"
     async with AsyncMongoClient[dict[str, object]](uri) as client:
         await client.rapport.letters.insert_one({"_id": 1, "to": "customer"})
 
@@ -234,7 +234,7 @@ def test_a_run_has_servers_of_its_own_and_leaves_nothing(folder: Path) -> None:
     kafka, mongodb = said.stdout.split()
     assert kafka.startswith("127.0.0.1:")
     assert mongodb.startswith("mongodb://127.0.0.1:")
-    assert mongodb.endswith("/?replicaSet=secantus")
+    assert mongodb.endswith(f"/?{servers.MONGODB_OPTIONS}")
     assert servers.is_free(int(kafka.partition(":")[2]))
     assert list(folder.glob("run-*")) == []
 
