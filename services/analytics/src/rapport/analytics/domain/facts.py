@@ -115,8 +115,8 @@ class Heard(AboutSubject):
     INDEXES: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("exercise", "at"),
         ("exercise", "severity", "at"),
-        ("product_series", "bin"),
-        ("brand_series", "bin"),
+        ("product_series", "bin", "product", "historical"),
+        ("brand_series", "bin", "product", "historical"),
     )
 
     case_id: str
