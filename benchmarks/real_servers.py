@@ -22,9 +22,7 @@ def kafka() -> Iterator[str | None]:
 @contextmanager
 def mongodb() -> Iterator[str | None]:
     """Lend a server of MongoDB's protocol: its URI, or None after a word on what is missing."""
-    with _lent(
-        "mongodb", "RAPPORT_TEST_MONGODB", "mongodb://{}/?replicaSet=secantus&retryWrites=false"
-    ) as uri:
+    with _lent("mongodb", "RAPPORT_TEST_MONGODB", "mongodb://{}/?{options}") as uri:
         yield uri
 
 
@@ -44,6 +42,6 @@ def _lent(name: str, variable: str, form: str) -> Iterator[str | None]:
             yield None
             return
         try:
-            yield form.format(server.address)
+            yield form.format(server.address, options=servers.MONGODB_OPTIONS)
         finally:
             server.stop()

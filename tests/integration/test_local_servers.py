@@ -137,7 +137,8 @@ def test_start_twice_is_one_start_and_stop_ends_it(folder: Path) -> None:
     assert mongodb
     assert first.stdout.split("\n")[-3:-1] == [
         f"RAPPORT_BUS=kafka://127.0.0.1:{kafka[1]}",
-        f"RAPPORT_STORE='mongodb://127.0.0.1:{mongodb[1]}/rapport?{servers.MONGODB_OPTIONS}'",
+        f"RAPPORT_STORE='mongodb://127.0.0.1:{mongodb[1]}"
+        "/rapport?replicaSet=secantus&retryWrites=false'",
     ]
 
     again = start(folder)
@@ -234,7 +235,7 @@ def test_a_run_has_servers_of_its_own_and_leaves_nothing(folder: Path) -> None:
     kafka, mongodb = said.stdout.split()
     assert kafka.startswith("127.0.0.1:")
     assert mongodb.startswith("mongodb://127.0.0.1:")
-    assert mongodb.endswith(f"/?{servers.MONGODB_OPTIONS}")
+    assert mongodb.endswith("/?replicaSet=secantus&retryWrites=false")
     assert servers.is_free(int(kafka.partition(":")[2]))
     assert list(folder.glob("run-*")) == []
 
