@@ -1,8 +1,9 @@
 """The SQLite store against plain SQL on the same disk, and against itself with little stored.
 
 The first baseline is what any program would write: the same documents and messages, `executemany`,
-one transaction, `synchronous=FULL`, one index (the primary key). Ours also compares and swaps, and
-keeps the outbox and all declared indexes. The second baseline is our own rate with 10,000 stored.
+one transaction, `synchronous=FULL`, one index (the primary key). Ours also compares and swaps,
+packs each message's headers and keeps nine indexes, which is three quarters of its time where the
+disk is quick. The second baseline is our own rate with 10,000 stored.
 """
 
 import asyncio
@@ -182,7 +183,7 @@ async def _run(folder: Path) -> list[Row]:
                 "executemany, nothing else",
                 few.create,
                 plain.create,
-                at_least=0.4,
+                at_least=0.25,
             ),
             await compare_async(
                 f"the same, {MANY:,} stored", grown, many.create, few.create, at_least=0.7

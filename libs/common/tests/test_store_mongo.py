@@ -44,6 +44,7 @@ from .contract.store import (
     Place,
     Sale,
     Story,
+    Turn,
     after,
     ids,
     message,
@@ -229,7 +230,8 @@ async def test_a_tombstone_keeps_nothing(
 async def test_what_is_declared_is_indexed(
     store: MongoStore, database: Database[dict[str, Any]]
 ) -> None:
-    indexes = {kind: database[kind.COLLECTION].index_information() for kind in (Story, Place, Sale)}
+    kinds = (Story, Place, Sale, Turn)
+    indexes = {kind: database[kind.COLLECTION].index_information() for kind in kinds}
     assert {name for name in indexes[Story] if name != "_id_"} == {
         "rapport(owner,state,told_at,id)",
         "rapport(state,told_at,id)",
@@ -254,6 +256,7 @@ async def test_what_is_declared_is_indexed(
         "rapport(waiting_since,id)",
     ]
     assert "rapport(product,sold_at,id)" in indexes[Sale]
+    assert [name for name in indexes[Turn] if "place" in name] == ["rapport(story,place,id)"]
 
 
 @needs_server

@@ -33,6 +33,7 @@ from .contract.store import (
     Sale,
     StoreContract,
     Story,
+    Turn,
     after,
     ids,
     save,
@@ -124,6 +125,16 @@ def test_pages_seek_by_the_declared_index(
     documents, keys = plan(connection, query)
     assert documents.endswith("USING INTEGER PRIMARY KEY (rowid=?)")
     assert keys.endswith(f"({sought_by})")
+
+
+def test_what_is_listed_within_something_only_has_no_index_of_it_all(
+    connection: Connection,
+) -> None:
+    Table(Turn).prepare(connection)
+    declared = "SELECT name FROM sqlite_master WHERE tbl_name = 'turn' AND sql LIKE '%INDEX%'"
+    assert connection.execute(declared).fetchall() == [("turn(story,place,id)",)]
+    query = queries.page(Table(Turn), {"story": "a"}, 10, None, newest_first=False)
+    assert plan(connection, query)[1].endswith("(story=?)")
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,19 @@ class Visit(Fact):
     COLLECTION = "visit"
 
 
+class Turn(Fact):
+    """What is only ever looked for within its story."""
+
+    COLLECTION = "turn"
+    FIELDS = ("story", "place")
+    INDEXES = (("story",),)
+    ORDER = "place"
+    LISTED = False
+
+    story: str
+    place: int
+
+
 class NewerStory(Aggregate):
     """The same collection, as a later release has it."""
 
@@ -139,7 +152,7 @@ Kinds = Sequence[type[Aggregate] | type[Fact]]
 Opener = Callable[[Kinds], Store]
 Damage = Callable[[str], object]
 
-KINDS: Final[Kinds] = (Story, Place, Sale, Visit)
+KINDS: Final[Kinds] = (Story, Place, Sale, Visit, Turn)
 
 STORIES: Final = [
     Story(
@@ -421,6 +434,17 @@ class StoreContract:
         found = await store.find(Sale)
         assert [(sale.id, sale.pieces) for sale in found.items] == [("a", 1), ("b", 1), ("c", 1)]
         assert ids(await store.find(Visit)) == ["v"]
+
+    async def test_what_is_listed_within_something_only_keeps_its_order_there(
+        self, store: Store
+    ) -> None:
+        places = [("b", 2), ("a", 2), ("a", 1), ("b", 1), ("a", 3)]
+        turns = [Turn(id=f"{story}{place}", story=story, place=place) for story, place in places]
+        await store.insert_facts(turns)
+        page = await store.find(Turn, {"story": "a"}, limit=2)
+        assert ids(page) == ["a1", "a2"]
+        assert ids(await store.find(Turn, {"story": "a"}, cursor=page.next)) == ["a3"]
+        assert ids(await store.find(Turn)) == ["a1", "b1", "a2", "b2", "a3"]
 
     async def test_the_same_fact_from_many_sides_is_new_once(self, store: Store) -> None:
         same = [Sale(id=f"sale-{number}") for number in range(10)]

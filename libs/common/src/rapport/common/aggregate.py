@@ -76,8 +76,9 @@ class Aggregate(BaseModel):
     (older code that meets a newer one must wait: it raises TemporaryError), the field combinations
     they are found by (`INDEXES`: equality on all fields but the last; equality, range or order on
     the last; a field is any attribute or property whose value is text, number, boolean, datetime or
-    None), and the field that lists are in order of (`ORDER`). A number, a text or a datetime of an
-    index is looked up, never decoded.
+    None), and the field that lists are in order of (`ORDER`). Where a kind is only ever listed by
+    its `INDEXES`, `LISTED` of False spares it one more, for lists of all there is. A number, a text
+    or a datetime of an index is looked up, never decoded.
     """
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
@@ -88,6 +89,7 @@ class Aggregate(BaseModel):
     SCHEMA: ClassVar[int] = 1
     INDEXES: ClassVar[tuple[tuple[str, ...], ...]] = ()
     ORDER: ClassVar[str] = "id"
+    LISTED: ClassVar[bool] = True
 
     id: str
     version: int = 0
@@ -184,8 +186,8 @@ class Aggregate(BaseModel):
 class Fact(BaseModel):
     """Something that happened, inserted once and never changed; `id` makes a repeat a no-op.
 
-    Facts hold no personal data. `FIELDS` are what they are found, counted and summed by; `INDEXES`
-    and `ORDER` are as for aggregates; `expires` (where declared) is when a fact may be forgotten.
+    Facts hold no personal data. `FIELDS` are what they are found, counted and summed by; `INDEXES`,
+    `ORDER` and `LISTED` are as for aggregates.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -194,5 +196,6 @@ class Fact(BaseModel):
     FIELDS: ClassVar[tuple[str, ...]] = ()
     INDEXES: ClassVar[tuple[tuple[str, ...], ...]] = ()
     ORDER: ClassVar[str] = "id"
+    LISTED: ClassVar[bool] = True
 
     id: str

@@ -83,7 +83,7 @@ class Declaration:
         self.order = self.fields[kind.ORDER]
         if self.order.optional:
             raise TypeError(f"{kind.__name__}.{kind.ORDER} orders lists and may not be None")
-        looked_by = (*kind.INDEXES, (kind.ORDER,))
+        looked_by = [*kind.INDEXES, (kind.ORDER,)] if kind.LISTED else kind.INDEXES
         columns = [tuple(dict.fromkeys((*fields, kind.ORDER, "id"))) for fields in looked_by]
         self.indexes = [names for names in dict.fromkeys(columns) if names != ("id",)]
 

@@ -16,6 +16,7 @@ class CaseHistory(Fact):
     FIELDS: ClassVar[tuple[str, ...]] = ("case_id", "sequence")
     INDEXES: ClassVar[tuple[tuple[str, ...], ...]] = (("case_id", "sequence"),)
     ORDER: ClassVar[str] = "sequence"
+    LISTED: ClassVar[bool] = False
 
     case_id: str
     sequence: str
