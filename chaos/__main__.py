@@ -23,6 +23,8 @@ from chaos.run import run
 from chaos.world import MODES
 
 FAULTS: Final = ("kills", "servers", "network", "membership", "poison")
+TIME: Final = {"embedded": 1, "distributed": 2}
+"""Parts of the time: it takes longer to heal where there are replicas and servers."""
 
 
 def parse() -> argparse.Namespace:
@@ -53,7 +55,7 @@ def main() -> int:
         log.write_bytes(b"")
         try:
             with servers.fresh_data(servers.FOLDER) as folder:
-                minutes = given.minutes / len(modes)
+                minutes = given.minutes * TIME[mode] / sum(TIME[each] for each in modes)
                 result = asyncio.run(run(mode, minutes, given.seed, given.only, folder, log))
         except servers.ServersError as error:
             print(f"chaos: {error}", file=sys.stderr)
