@@ -1,5 +1,6 @@
 """What routing reads, by name, and what its handlers and its API work with."""
 
+from asyncio import Lock
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -71,7 +72,8 @@ async def count_loads(store: Store) -> Loads:
 class Workloads:
     """The loads of everybody, counted anew when they are older than `fresh`.
 
-    In between whoever assigns a case adds it, so that many at once are spread evenly.
+    In between whoever assigns a case adds it, so that many at once are spread evenly. Whoever asks
+    while they are counted waits for that count.
     """
 
     def __init__(self, store: Store, clock: Clock, fresh: timedelta) -> None:
@@ -80,15 +82,17 @@ class Workloads:
         self._fresh = fresh
         self._counted_at: datetime | None = None
         self._loads = Loads()
+        self._counting = Lock()
 
     async def current(self) -> Loads:
         """Return the loads; what is added to them stays until they are counted again."""
-        now = self._clock.now()
-        age = None if self._counted_at is None else now - self._counted_at
-        if age is None or not timedelta() <= age < self._fresh:
-            self._loads = await count_loads(self._store)
-            self._counted_at = now
-        return self._loads
+        async with self._counting:
+            now = self._clock.now()
+            age = None if self._counted_at is None else now - self._counted_at
+            if age is None or not timedelta() <= age < self._fresh:
+                self._loads = await count_loads(self._store)
+                self._counted_at = now
+            return self._loads
 
 
 @dataclass(frozen=True, slots=True)
