@@ -1,6 +1,6 @@
 """What routing reads, by name, and what its handlers and its API work with."""
 
-from asyncio import Lock
+import asyncio
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -82,7 +82,7 @@ class Workloads:
         self._fresh = fresh
         self._counted_at: datetime | None = None
         self._loads = Loads()
-        self._counting = Lock()
+        self._counting = asyncio.Lock()
 
     async def current(self) -> Loads:
         """Return the loads; what is added to them stays until they are counted again."""
