@@ -5,6 +5,7 @@ once, with everything that follows from it, once.
 """
 
 import asyncio
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from pymongo import MongoClient
 from servers import Server
 
 from rapport.common.bus.kafka.topics import NEEDED
-from rapport.common.events.topics import CASES, DEAD_LETTERS
+from rapport.common.events.topics import CASES, DEAD_LETTERS, FEEDBACK
 from rapport.common.runtime import kafka_servers
 from rapport.common.settings import Settings
 from rapport.standalone import cli
@@ -48,7 +49,11 @@ main(SERVICE)
 
 
 class Customers:
-    """Customers who complain one after the other, and keep what they are answered."""
+    """Customers who complain one after the other, and keep what they are answered.
+
+    What was not taken in they send again as it is: it may have come in all the same, when nobody
+    could say so any more.
+    """
 
     def __init__(self, rapport: Rapport) -> None:
         self.rapport = rapport
@@ -74,24 +79,38 @@ class Customers:
         enough = len(self.accepted) + number
         await eventually(lambda: len(self.accepted) >= enough, "nothing is accepted any more")
 
+    def complaint(self) -> Json:
+        """Return a complaint that nobody has sent yet."""
+        number = next(self._numbers)
+        return {
+            "kind": "complaint",
+            "channel": "web",
+            "source": "shop",
+            "source_ref": f"m{number}",
+            "thread_ref": f"t{number // PER_CONVERSATION}",
+            "text": "The kettle broke after two days. I want my money back.",
+            "product": "kettle",
+        }
+
+    async def send(self, complaint: Json) -> httpx2.Response:
+        """Send a complaint once and return the answer."""
+        answer = await self.rapport.call(
+            "POST", "/intake/v1/feedback", as_="web-shop", json=complaint
+        )
+        self.answers[answer.status_code] += 1
+        if answer.status_code == 202:
+            self.accepted[complaint["source_ref"]] = complaint | answer.json()
+        return answer
+
+    async def send_until_accepted(self, complaint: Json) -> None:
+        """Send a complaint, and the same again while it is not taken in."""
+        await self.rapport.until(
+            lambda: self.send(complaint), lambda answer: answer.status_code == 202, "not accepted"
+        )
+
     async def _complain(self) -> None:
         while not self._satisfied:
-            number = next(self._numbers)
-            item = {
-                "kind": "complaint",
-                "channel": "web",
-                "source": "shop",
-                "source_ref": f"m{number}",
-                "thread_ref": f"t{number // PER_CONVERSATION}",
-                "text": "The kettle broke after two days. I want my money back.",
-                "product": "kettle",
-            }
-            answer = await self.rapport.call(
-                "POST", "/intake/v1/feedback", as_="web-shop", json=item
-            )
-            self.answers[answer.status_code] += 1
-            if answer.status_code == 202:
-                self.accepted[item["source_ref"]] = item | answer.json()
+            await self.send_until_accepted(self.complaint())
             await asyncio.sleep(BREATH_SECONDS)
 
 
@@ -244,17 +263,13 @@ async def test_what_newer_code_has_stored_waits_for_newer_code(distributed: Inst
 async def test_while_kafka_is_away_intake_says_so_and_then_everything_catches_up(
     distributed: Installation, kafka: Server
 ) -> None:
-    rapport, customers = distributed.client, Customers(distributed.client)
+    customers = Customers(distributed.client)
     async with customers.complaining():
         await customers.more(50)
     await asyncio.to_thread(kafka.kill)
 
-    refused = await rapport.call(
-        "POST",
-        "/intake/v1/feedback",
-        as_="web-shop",
-        json={"kind": "question", "channel": "web", "text": "Are you there?"},
-    )
+    complaint = customers.complaint()
+    refused = await customers.send(complaint)
     assert refused.status_code == 503, refused.text
     assert refused.headers["content-type"] == "application/problem+json"
     assert int(refused.headers["retry-after"]) > 0
@@ -262,6 +277,24 @@ async def test_while_kafka_is_away_intake_says_so_and_then_everything_catches_up
     await asyncio.to_thread(kafka.start)
     async with customers.complaining():
         await customers.more(50)
+    await customers.send_until_accepted(complaint)
+    await check(distributed, customers)
+
+
+async def test_what_came_in_though_nobody_could_say_so_is_one_message_when_it_is_sent_again(
+    distributed: Installation, kafka: Server
+) -> None:
+    bus, customers = distributed.processes.bus, Customers(distributed.client)
+    await customers.send_until_accepted(customers.complaint())
+    assert kafka.process is not None
+    kafka.process.send_signal(signal.SIGSTOP)
+    complaint = customers.complaint()
+    refused = await customers.send(complaint)
+    assert refused.status_code == 503, refused.text
+    kafka.process.send_signal(signal.SIGCONT)
+
+    await customers.send_until_accepted(complaint)
+    assert sum((await bus.ends([FEEDBACK.name])).values()) > len(customers.accepted)
     await check(distributed, customers)
 
 
