@@ -16,12 +16,16 @@ CRISIS_WITHIN: Final = 150.0
 """Seconds that a point is waited for, and one that only a crisis comes to."""
 
 
-@fault("kill -9 of a service")
-async def kill_a_service(world: World) -> None:
-    """One process dies, at any time; an orchestrator starts it again."""
-    await asyncio.sleep(world.random.uniform(0, LIFE_SECONDS))
-    victim = world.random.choice([item for found in world.replicas.values() for item in found])
-    await world.kill(victim)
+@fault("kill -9 of each service")
+async def kill_each_service(world: World) -> None:
+    """A process of each service dies, one after the other, each at any time and started again."""
+    services = list(world.replicas.values())
+    world.random.shuffle(services)
+    for replicas in services:
+        await asyncio.sleep(world.random.uniform(0, LIFE_SECONDS))
+        victim = world.random.choice(replicas)
+        await world.kill(victim)
+        await victim.start()
     await world.ready()
 
 

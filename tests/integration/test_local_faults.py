@@ -136,7 +136,8 @@ async def refused(rapport: Rapport) -> None:
 
 
 async def check(rapport: Rapport, bus_of: Installation, customers: Customers) -> None:
-    """Everything that was accepted has had its effects, each once, and nothing was given up."""
+    """Everything that was sent is accepted at last and has its effects, each once; none is lost."""
+    await customers.insist()
     await rapport.settled()
     conversations: defaultdict[str, set[str]] = defaultdict(set)
     for item in customers.accepted.values():
