@@ -34,6 +34,10 @@ MOST_JUMPS: Final = 12
 GLANCE_SECONDS: Final = 0.5
 SAY_SECONDS: Final = 15.0
 PAST_EVERY_LEASE: Final = timedelta(minutes=2)
+PAST_EVERY_LOOK: Final = timedelta(minutes=6)
+"""Every five minutes a crisis looks for cases, and a statement for people, that came just as it was
+looking."""
+
 JUMP_AFTER: Final = 6
 """Glances at a system that rests but for leases of the dead, until the clock jumps past them."""
 
@@ -64,6 +68,8 @@ async def run(
             await _go_wrong(here, _wanted(mode, only), minutes, result)
         say(f"{mode}: coming to rest")
         await people.finish()
+        await rest(here)
+        here.clock.move(PAST_EVERY_LOOK)
         await rest(here)
         found = await evidence.gather(here, people.promises)
         result.violations = violations(found)

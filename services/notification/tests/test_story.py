@@ -26,6 +26,7 @@ from rapport.common.events.notifications import (
 from rapport.common.events.vocabulary import Language, Severity
 from rapport.common.people import person_id
 from rapport.common.testing import Harness
+from rapport.notification.domain.audience import Linked
 
 from .cast import (
     KEY,
@@ -194,6 +195,25 @@ async def test_everyone_linked_gets_the_approved_bytes_once_in_their_language(
     ]
     hashes = {event.data.statement_hash for event in notification.all(NotificationDelivered)}
     assert hashes == {"hash of holding"}
+
+
+async def test_who_is_linked_just_as_statements_are_said_hears_them_at_the_next_look(
+    notification: Harness, sink: SmtpSink
+) -> None:
+    link = linked("c1", "cora@home.example")
+    cora = Linked.first(link, link.contact.person or "")
+    cora.link(link, [], declined=False)  # decided before the statement was known, stored after
+    await notification.given(declared(), released())
+    await notification.running.engine.change(Linked, cora.id, lambda _: cora, cause="a slow batch")
+    await notification.given(released("closing"))
+    assert [text for _, text in mailed(sink)] == ["closing: we are looking into it.\n"]
+
+    await notification.given(CrisisStoodDown(crisis_id="k1", by="lea", coverage=Coverage()))
+    await notification.advance(minutes=5)
+    assert sorted(text for _, text in mailed(sink)) == [
+        "closing: we are looking into it.\n",
+        "holding: we are looking into it.\n",
+    ]
 
 
 async def test_a_stakeholder_who_complained_hears_a_statement_once(
